@@ -1,0 +1,67 @@
+# The whole interface for people. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+STAMP := $(VENV)/.installed
+COLLECTION := collections/ansible_collections/claw/fleet
+export PATH := $(VENV)/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export CLAW_CACHE_DIR ?= $(CURDIR)/.cache
+
+.PHONY: help up ask down clean test check lint types unit sanity collection molecule acceptance lock
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): requirements.lock
+	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "Python 3.11 or later with its venv module is needed (Debian: apt-get install python3-venv)."; exit 1; }
+	@echo "Installing the pinned Python packages into .venv (about a minute, once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+up: $(STAMP) ## Start the demo: a machine, two gateways, Django and three coaches who answer
+	@python molecule/bench/demo.py up
+
+ask: $(STAMP) ## Ask the coaches' agents through Django: make ask [COACH=anna] [TEXT="How are you?"]
+	@python molecule/bench/demo.py ask $(if $(COACH),--coach "$(COACH)") $(if $(TEXT),--text "$(TEXT)")
+
+down: $(STAMP) ## Stop the demo and remove everything it made
+	@python molecule/bench/demo.py down
+
+clean: down ## down, and forget the cached images, OpenClaw's tree and the virtual environment
+	rm -rf .cache .venv .mypy_cache .ruff_cache .pytest_cache
+
+check: lint types unit ## Before every commit: lint, types and units, under two minutes
+
+lint: $(STAMP)
+	@ruff check --quiet . && ruff format --check --quiet .
+	@yamllint --strict .
+	@ansible-lint --offline -q
+	@antsibull-changelog lint $(COLLECTION)/changelogs/fragments/*.y*ml 2>/dev/null || (cd $(COLLECTION) && antsibull-changelog lint)
+
+types: $(STAMP)
+	@mypy --no-error-summary
+
+unit: $(STAMP)
+	@pytest -q tests/unit tests/coachlist tests/bench $(COLLECTION)/tests/unit
+
+sanity: $(STAMP) ## ansible-test sanity and units, in environments of their own
+	@tests/ansible-test sanity
+	@tests/ansible-test units
+
+molecule: $(STAMP) ## The default Molecule scenario on a systemd host
+	@molecule test
+
+acceptance: $(STAMP) ## make up and everything it promises, on a bench of its own
+	@pytest -q tests/acceptance
+
+test: check sanity molecule acceptance ## Everything
+
+lock: ## Pin the newest versions that pyproject.toml allows into requirements.lock (needs uv)
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --extra dev \
+	  --no-emit-index-url --no-annotate --no-header --no-emit-package claw-fleet pyproject.toml -o requirements.lock
