@@ -1,0 +1,313 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The agents of one gateway, brought to what their coaches' rows want.
+
+PRIVATE to claw.fleet: may change at any time.
+
+First everything is looked at and planned, then the plan is carried out: files, one write of the roster (the
+commit point of additions and removals alike), and last what removed agents leave behind. Check mode ends
+after the plan, so what it tells is what a run does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ansible_collections.claw.fleet.plugins.module_utils import _coach, _durable, _removal
+from ansible_collections.claw.fleet.plugins.module_utils._agent_plan import (
+    Plan,
+    change,
+    diff_of,
+    wanted_entries,
+    warnings,
+)
+from ansible_collections.claw.fleet.plugins.module_utils._coach import Row
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway
+from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest
+from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries, Roster
+from ansible_collections.claw.fleet.plugins.module_utils._workspace import (
+    DIR_MODE,
+    OwnedFile,
+    Workspace,
+    ahead,
+    behind,
+)
+
+_FREE_REMOVALS = 5
+_FREE_PERCENT = 5
+
+
+class AgentsError(Exception):
+    """The list as a whole cannot be carried out and nothing was changed; str() is a plain sentence."""
+
+
+class Outcome(NamedTuple):
+    """What was done, or would be.
+
+    ``results``: the rows; ``reloads`` of the gateway, 0 or 1; ids that were served but not in the list, left
+    alone as ``unlisted`` or removed as ``purged``; ids that cannot come back before the gateway has let go of
+    what they were as ``held``; ``diff`` in Ansible's form; ``warnings`` for people.
+    """
+
+    results: list[Row]
+    changed: bool
+    reloads: int
+    unlisted: list[str]
+    purged: list[str]
+    held: list[str]
+    diff: list[dict[str, str]]
+    warnings: list[str]
+
+
+class Agents:
+    """The agents of one gateway."""
+
+    def __init__(self, gateway: Gateway, roster: Roster | None = None) -> None:
+        self.gateway = gateway
+        self.roster = roster or Roster(gateway)
+        self._state = Path(gateway.state_dir)
+
+    def reconcile(
+        self,
+        rows: list[Row],
+        files: Mapping[str, list[OwnedFile]],
+        *,
+        purge: bool = False,
+        max_removals: int | None = None,
+        check: bool = False,
+    ) -> Outcome:
+        """Bring the agents of ``rows`` to what they want; ``files``: {agent id: workspace files}.
+
+        A row that cannot be carried out comes back with "error" and keeps the agent it has; `AgentsError` and
+        the errors of roster, gateway and manifest are about all of them.
+        """
+        rows = _coach.check_rows(rows)
+        with nullcontext() if check else self.roster.lock():
+            served = self.roster.entries()
+            manifest = Manifest(self.gateway)
+            unfinished = _unfinished(served, manifest)
+            unlisted = _unlisted(rows, served)
+            purged = unlisted if purge else []
+            _refuse_blind_purge(rows, served, purged)
+            with self._as_gateway():
+                plans = [self._plan(row, served, manifest, unfinished, files) for row in rows]
+            held = self._hold_back(plans, unfinished)
+            gone = {plan.agent_id for plan in plans if plan.verb == "removed"} | set(purged)
+            _guard(gone, len(served), max_removals)
+            moved = [self._removal_diff(agent_id) for agent_id in sorted(gone | unfinished)]
+            if not check:
+                self._finish(unfinished, manifest)
+                self._write_files(plans, manifest)
+            wanted = wanted_entries(plans, served, gone)
+            diff = diff_of(plans, served, wanted) + moved
+            if not check:
+                self._announce(gone, manifest)
+                self._forget_jobs(plans)
+            done = self.roster.apply(wanted, check=check)
+            if not check:
+                self._finish(gone, manifest)
+            return Outcome(
+                results=[plan.result() for plan in plans],
+                changed=done.changed or bool(gone or unfinished) or any(plan.changes for plan in plans),
+                reloads=done.reloads,
+                unlisted=[] if purge else unlisted,
+                purged=purged,
+                held=held,
+                diff=diff,
+                warnings=warnings(plans),
+            )
+
+    @contextmanager
+    def _as_gateway(self) -> Iterator[None]:
+        with _durable.as_user(*self.gateway.owner):
+            yield
+
+    def _plan(
+        self,
+        row: Row,
+        served: Entries,
+        manifest: Manifest,
+        unfinished: set[str],
+        files: Mapping[str, list[OwnedFile]],
+    ) -> Plan:
+        plan = Plan(row)
+        if _coach.has_error(row):
+            return plan
+        agent_id, wanted = plan.agent_id, row["wanted"]
+        fresh = agent_id in unfinished
+        try:
+            if wanted == "running":
+                self._plan_running(plan, served, manifest, fresh, files.get(agent_id, []))
+            elif wanted == "paused":
+                plan.verb = "paused" if agent_id in served else ""
+            elif agent_id in served or (not fresh and _removal.leftovers(self.gateway, agent_id)):
+                plan.verb = "removed"
+        except _durable.DurableError as error:
+            plan.fail(error)
+        return plan
+
+    def _plan_running(
+        self, plan: Plan, served: Entries, manifest: Manifest, fresh: bool, files: list[OwnedFile]
+    ) -> None:
+        agent_id = plan.agent_id
+        known = not fresh and agent_id in manifest.files
+        home = self._state / "workspaces" / agent_id
+        plan.entry = self._entry(plan.row)
+        if agent_id not in served:
+            plan.verb = "resumed" if known else "added"
+        elif served[agent_id] != plan.entry:
+            plan.verb = "updated"
+        plan.directories = self._directories(agent_id, fresh)
+        record = manifest.files.get(agent_id, {})
+        plan.steps = Workspace(home, self._state).plan(files, record, fresh=fresh)
+
+    def _entry(self, row: Row) -> dict[str, Any]:
+        agent_id, model = row["agent_id"], row["vars"].get("model")
+        entry = {
+            "name": row["name"],
+            "workspace": str(self._state / "workspaces" / agent_id),
+            "agentDir": str(self._state / "agents" / agent_id / "agent"),
+        }
+        return entry | {"model": model} if isinstance(model, str) and model else entry
+
+    def _directories(self, agent_id: str, fresh: bool) -> list[tuple[str, str]]:
+        """Directories to be made or set right, with what they are now.
+
+        OpenClaw starts and reloads much slower where an agent's own directories are missing.
+        """
+        owner = self.gateway.owner
+        found: list[tuple[str, str]] = []
+        for path in (
+            f"workspaces/{agent_id}",
+            f"agents/{agent_id}",
+            f"agents/{agent_id}/agent",
+            f"agents/{agent_id}/sessions",
+        ):
+            entry = None if fresh else _durable.inspect(self._state / path, root=self._state)
+            if entry is None:
+                found.append((path, "absent"))
+            elif entry.kind != "directory":
+                raise _durable.DurableError(
+                    f"{self._state / path} is not a directory; move it away and run again"
+                )
+            elif (entry.mode, entry.owner) != (DIR_MODE, owner):
+                found.append((path, f"{entry.mode:04o} of {entry.owner.uid}:{entry.owner.gid}"))
+        return found
+
+    def _hold_back(self, plans: list[Plan], unfinished: set[str]) -> list[str]:
+        """An agent cannot come back while the gateway still has its removed database open."""
+        coming = {plan.agent_id for plan in plans if plan.verb == "added"}
+        held = _removal.still_open(self.gateway, coming, unfinished)
+        for plan in plans:
+            if plan.verb == "added" and plan.agent_id in held:
+                plan.fail(
+                    f"{plan.agent_id} was removed, and gateway {self.gateway.name} still has its old database "
+                    "open, so it cannot come back yet. Run again when the gateway has been restarted: "
+                    f"systemctl restart {self.gateway.unit}"
+                )
+        return sorted(held)
+
+    def _write_files(self, plans: list[Plan], manifest: Manifest) -> None:
+        for plan in plans:
+            if plan.steps:
+                manifest.files[plan.agent_id] = ahead(plan.steps, manifest.files.get(plan.agent_id, {}))
+        manifest.save()
+        owner = self.gateway.owner
+        with self._as_gateway():
+            for plan in plans:
+                try:
+                    for path, _before in plan.directories:
+                        _durable.make_dir(self._state / path, mode=DIR_MODE, owner=owner, root=self._state)
+                    Workspace(self._state / "workspaces" / plan.agent_id, self._state).write(plan.steps)
+                except _durable.DurableError as error:
+                    plan.fail(error)
+        for plan in plans:
+            if plan.entry is not None:
+                record = manifest.files.get(plan.agent_id, {})
+                manifest.files[plan.agent_id] = behind(plan.steps, record)
+        manifest.save()
+
+    def _announce(self, gone: set[str], manifest: Manifest) -> None:
+        """Before the commit point: who is about to be removed, so that a crash after it is finished later."""
+        stamp = _removal.stamp()
+        manifest.removing.update((agent_id, stamp) for agent_id in gone)
+        manifest.save()
+
+    def _forget_jobs(self, plans: list[Plan]) -> None:
+        """An agent that was removed while the gateway was down may have left scheduled jobs in it."""
+        coming = {plan.agent_id for plan in plans if plan.verb == "added"}
+        again = coming & _removal.removed_before(self.gateway)
+        if again and self._wait_running():
+            for agent_id in again:
+                _removal.remove_jobs(self.gateway, agent_id)
+
+    def _wait_running(self) -> bool:
+        if not self.gateway.unit_state().running:
+            return False
+        self.roster.wait_ready()
+        return True
+
+    def _finish(self, gone: set[str], manifest: Manifest) -> None:
+        if not gone:
+            return
+        running = self._wait_running()
+        for agent_id in sorted(gone):
+            if running:
+                _removal.remove_jobs(self.gateway, agent_id)
+            with self._as_gateway():
+                _removal.set_aside(self.gateway, agent_id, manifest.removing[agent_id])
+            manifest.forget(agent_id)
+            manifest.save()
+
+    def _removal_diff(self, agent_id: str) -> dict[str, str]:
+        with self._as_gateway():
+            before = "".join(f"{path}\n" for path in _removal.leftovers(self.gateway, agent_id))
+        return change(f"{agent_id}: set aside below {self._state}/removed", before, "")
+
+
+def default_max_removals(agents: int) -> int:
+    """How many of this many agents may be removed in one run without a number being given."""
+    return max(_FREE_REMOVALS, agents * _FREE_PERCENT // 100)
+
+
+def _unlisted(rows: list[Row], served: Entries) -> list[str]:
+    listed = {row["agent_id"] for row in rows}
+    return sorted(agent_id for agent_id in served if agent_id not in listed)
+
+
+def _unfinished(served: Entries, manifest: Manifest) -> set[str]:
+    """Removals that an earlier run committed, but did not live to finish."""
+    for agent_id in [name for name in manifest.removing if name in served]:
+        # That run ended before its commit point, so this one decides anew.
+        del manifest.removing[agent_id]
+    return set(manifest.removing)
+
+
+def _refuse_blind_purge(rows: list[Row], served: Entries, purged: list[str]) -> None:
+    if not purged:
+        return
+    if not rows:
+        raise AgentsError(
+            f"purge would remove all {len(purged)} agents, because the list is empty. An empty list is taken "
+            "for a mistake; set wanted to removed for those who are to go"
+        )
+    faulty = [row for row in rows if _coach.has_error(row) and row["error"].get("step") == "row"]
+    nameless = [str(row["pk"]) for row in faulty if row["agent_id"] not in served]
+    if nameless:
+        raise AgentsError(
+            f"purge cannot know whom to keep while the rows with pk {', '.join(nameless)} are faulty; "
+            "correct them in Django, or run without purge"
+        )
+
+
+def _guard(gone: set[str], served: int, max_removals: int | None) -> None:
+    limit = default_max_removals(served) if max_removals is None else max_removals
+    if len(gone) > limit:
+        raise AgentsError(
+            f"{len(gone)} agents would be removed, and at most {limit} may be without asking, so nothing was "
+            f"changed. If that is meant, run again with max_removals: {len(gone)}"
+        )

@@ -1,0 +1,376 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Asking an OpenClaw gateway of this machine: how it is, what it serves, whether it would take a config.
+
+PRIVATE to claw.fleet: may change at any time.
+
+Requests go to 127.0.0.1 by `http.client`, which knows no proxy. Errors are `GatewayError`, whose text is a
+sentence for people; the gateway's own words are in it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ansible_collections.claw.fleet.plugins.module_utils import _durable
+from ansible_collections.claw.fleet.plugins.module_utils._supervisor import (
+    Supervisor,
+    SupervisorError,
+    Systemd,
+    UnitState,
+)
+
+REDACTED = "__OPENCLAW_REDACTED__"
+DEFAULT_CONFIG_ROOT = "/etc/claw"
+_LOCAL = "127.0.0.1"
+_READY_POLL_SECONDS = 0.25
+_VALIDATE_TIMEOUT_SECONDS = 180
+_SCRATCH = ".claw-validate"
+
+
+class GatewayError(Exception):
+    """A gateway that is not there, not ready or not willing; str() is a plain sentence."""
+
+
+class GatewayUnreachable(GatewayError):
+    """No HTTP answer: the process is down, starting, or too busy for the timeout."""
+
+
+class GatewayRefused(GatewayError):
+    """An answer that is a refusal. ``status``: HTTP status; ``code``, ``reason``: the gateway's own words;
+    ``retry_after``: seconds it asked us to wait, or None."""
+
+    def __init__(self, text: str, status: int, code: str, reason: str, retry_after: float | None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class Served(NamedTuple):
+    """What a gateway made of its config.
+
+    ``valid``: the files on disk are a valid config; ``converged``: the running process has applied them;
+    ``agents``: the entries it read from the roster, as {id: entry}, secrets redacted, without those that
+    stand in the config itself; ``issues``: why they are not valid.
+    """
+
+    valid: bool
+    converged: bool
+    agents: dict[str, Any]
+    issues: list[str]
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """One gateway of this machine. The fields are those of its descriptor, all paths absolute."""
+
+    name: str
+    user: str
+    group: str
+    unit: str
+    port: int
+    state_dir: str
+    config_dir: str
+    config: str
+    roster: str
+    token_file: str
+    tree: str
+    node: str
+    entry: str
+    version: str
+    supervisor: Supervisor
+
+    @classmethod
+    def load(cls, name: str, config_root: str = DEFAULT_CONFIG_ROOT) -> Gateway:
+        """The gateway ``name`` as its descriptor ``<config_root>/<name>/gateway.json`` tells."""
+        path = Path(config_root) / name / "gateway.json"
+        try:
+            data = _durable.read(path)
+        except _durable.DurableError as error:
+            raise GatewayError(str(error)) from error
+        if data is None:
+            raise GatewayError(
+                f"there is no gateway {name!r} on this machine ({path} is absent); "
+                "run the role claw.fleet.gateway for it first"
+            )
+        try:
+            found = json.loads(data)
+        except ValueError as error:
+            raise GatewayError(f"{path} is not JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise GatewayError(f"{path} does not hold a JSON object")
+        return cls.from_descriptor(found)
+
+    @classmethod
+    def from_descriptor(cls, descriptor: Mapping[str, Any], supervisor: Supervisor | None = None) -> Gateway:
+        """The gateway of a descriptor, run by systemd unless another supervisor is given."""
+        wanted = [field.name for field in fields(cls) if field.name != "supervisor"]
+        missing = [name for name in wanted if name not in descriptor]
+        if missing:
+            raise GatewayError(
+                f"the descriptor of gateway {descriptor.get('name')!r} lacks {', '.join(missing)}; "
+                "run the role claw.fleet.gateway again"
+            )
+        values: dict[str, Any] = {name: descriptor[name] for name in wanted}
+        return cls(**values, supervisor=supervisor or Systemd(values["unit"]))
+
+    @property
+    def owner(self) -> _durable.Owner:
+        """The numeric user and group the gateway runs as."""
+        try:
+            entry = pwd.getpwnam(self.user)
+        except KeyError as error:
+            raise GatewayError(
+                f"the user {self.user} of gateway {self.name} does not exist; run the role claw.fleet.gateway"
+            ) from error
+        return _durable.Owner(entry.pw_uid, entry.pw_gid)
+
+    @property
+    def lock_path(self) -> Path:
+        """The lock file of every writer of this gateway's files."""
+        return Path(self.config_dir) / "lock"
+
+    def environment(self) -> dict[str, str]:
+        """The environment of the gateway's process and of its command line."""
+        return {
+            "PATH": f"{Path(self.node).parent}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": self.state_dir,
+            "OPENCLAW_STATE_DIR": self.state_dir,
+            "OPENCLAW_CONFIG_PATH": self.config,
+            "OPENCLAW_INCLUDE_ROOTS": self.config_dir,
+            "OPENCLAW_SERVICE_REPAIR_POLICY": "external",
+        }
+
+    def token(self) -> str:
+        """The gateway's bearer token."""
+        try:
+            data = _durable.read(self.token_file, root=self.state_dir)
+        except _durable.DurableError as error:
+            raise GatewayError(str(error)) from error
+        if not data or not data.strip():
+            raise GatewayError(f"{self.token_file} is absent or empty; run the role claw.fleet.gateway again")
+        return data.decode("ascii", "replace").strip()
+
+    def unit_state(self) -> UnitState:
+        """How the gateway's process is, as its supervisor sees it."""
+        try:
+            return self.supervisor.state()
+        except SupervisorError as error:
+            raise GatewayError(str(error)) from error
+
+    def start(self) -> None:
+        """Start the gateway; an earlier failure does not count. It is not ready yet when this returns."""
+        try:
+            self.supervisor.start()
+        except SupervisorError as error:
+            raise GatewayError(str(error)) from error
+
+    def ready(self) -> bool:
+        """Whether the gateway says it is ready."""
+        try:
+            status, _body = self._request("GET", "/readyz", None, {}, timeout=5)
+        except GatewayUnreachable:
+            return False
+        return status == 200
+
+    def wait_ready(self, timeout: float) -> UnitState:
+        """Wait until the gateway is ready, at most ``timeout`` seconds; its state then."""
+        deadline = time.monotonic() + timeout
+        while True:
+            state = self.unit_state()
+            if not state.running:
+                raise GatewayError(self.describe_end(state))
+            if state.active == "active" and self.ready():
+                return state
+            if time.monotonic() >= deadline:
+                raise GatewayError(
+                    f"gateway {self.name} is not ready after {timeout:g} s ({state.active}/{state.sub}); "
+                    f"look at journalctl -u {self.unit}"
+                )
+            time.sleep(_READY_POLL_SECONDS)
+
+    def describe_end(self, state: UnitState) -> str:
+        """A sentence about a process that is not running."""
+        why = " (78: it refuses its config)" if state.exit_status == 78 else ""
+        return (
+            f"gateway {self.name} is {state.active}: its last process ended with result {state.result}, "
+            f"status {state.exit_status}{why}; look at journalctl -u {self.unit}"
+        )
+
+    def rpc(self, method: str, params: Mapping[str, Any] | None = None, timeout: float = 30) -> Any:
+        """The payload of an admin call, e.g. ``rpc("config.get")``."""
+        body = {"method": method, "params": dict(params or {})}
+        status, answer = self._request("POST", "/api/v1/admin/rpc", body, self._bearer(), timeout)
+        if status == 200 and isinstance(answer, dict) and answer.get("ok") is True:
+            return answer.get("payload")
+        raise self._refused(f"refuses {method}", status, answer)
+
+    def served(self) -> Served:
+        """What the running gateway made of its config files."""
+        found = self.rpc("config.get")
+        own = _entries(found.get("parsed"))
+        read = _entries(found.get("sourceConfig"))
+        applied = found.get("appliedConfigHash")
+        return Served(
+            valid=found.get("valid") is True,
+            converged=applied is not None and found.get("configRevisionHash") == applied,
+            agents={name: entry for name, entry in read.items() if name not in own},
+            issues=_issues(found),
+        )
+
+    def turn(self, agent_id: str, text: str, session: str, timeout: float) -> str:
+        """Say ``text`` to an agent in its session of that name and return what it answers."""
+        headers = self._bearer() | {
+            "x-openclaw-agent-id": agent_id,
+            # A bare name is refused where there are several agents: the key must name its agent.
+            "x-openclaw-session-key": f"agent:{agent_id}:{session}",
+        }
+        body = {"model": "openclaw", "input": text}
+        status, answer = self._request("POST", "/v1/responses", body, headers, timeout)
+        if status != 200 or not isinstance(answer, dict) or answer.get("status") != "completed":
+            raise self._refused(f"could not run a turn of {agent_id}", status, answer)
+        parts = [
+            part.get("text") or ""
+            for item in answer.get("output") or []
+            for part in item.get("content") or []
+            if part.get("type") == "output_text"
+        ]
+        return "".join(parts)
+
+    def validate(self, *, config: bytes | None = None, roster: bytes | None = None) -> list[str]:
+        """What OpenClaw has against these file contents (None: the file as it is); empty if nothing.
+
+        A copy is validated by the gateway's own version, as its user, with nothing of its state in reach of a
+        write. The caller holds the gateway's lock.
+        """
+        state, owner = Path(self.state_dir), self.owner
+        scratch = state / _SCRATCH
+        try:
+            config = _durable.read(self.config, root=state) if config is None else config
+            roster = _durable.read(self.roster) if roster is None else roster
+            copy = self._relocate(config)
+            with _durable.as_user(*owner):
+                # A run that was killed while validating has left its copy.
+                shutil.rmtree(scratch, ignore_errors=True)
+                try:
+                    _durable.make_dir(scratch, mode=0o700, root=state)
+                    _durable.write(scratch / "openclaw.json", copy, mode=0o600, root=state)
+                    _durable.write(scratch / "agents.json", roster or b"{}", mode=0o600, root=state)
+                    return self._run_validate(scratch, owner)
+                finally:
+                    shutil.rmtree(scratch, ignore_errors=True)
+        except _durable.DurableError as error:
+            raise GatewayError(str(error)) from error
+
+    def _relocate(self, config: bytes | None) -> bytes:
+        """The config with the roster's include pointing at the copy beside it."""
+        if config is None:
+            raise GatewayError(f"{self.config} is absent; run the role claw.fleet.gateway")
+        try:
+            found = json.loads(config)
+            entries = found["agents"]["entries"]
+            included = list(entries["$include"])
+            included[included.index(self.roster)] = "./agents.json"
+        except (ValueError, KeyError, TypeError) as error:
+            raise GatewayError(
+                f"{self.config} does not include the roster as agents.entries.$include: [{self.roster}]; "
+                "run the role claw.fleet.gateway"
+            ) from error
+        entries["$include"] = included
+        return json.dumps(found).encode()
+
+    def _run_validate(self, scratch: Path, owner: _durable.Owner) -> list[str]:
+        environment = self.environment() | {
+            "HOME": str(scratch),
+            "OPENCLAW_STATE_DIR": str(scratch),
+            "OPENCLAW_CONFIG_PATH": str(scratch / "openclaw.json"),
+        }
+        command = [self.node, self.entry, "config", "validate", "--json"]
+        # Only our effective user is changed by now; the child must give up the real one too.
+        switch: dict[str, Any] = {}
+        if os.getuid() != owner.uid:
+            switch = {"user": owner.uid, "group": owner.gid}
+        try:
+            done = subprocess.run(
+                command,
+                cwd=scratch,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=_VALIDATE_TIMEOUT_SECONDS,
+                check=False,
+                **switch,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise GatewayError(f"cannot run OpenClaw's config validate: {error}") from error
+        try:
+            verdict = json.loads(done.stdout)
+        except ValueError as error:
+            tail = (done.stderr or done.stdout).strip()[-500:]
+            raise GatewayError(
+                f"OpenClaw's config validate gave no verdict (status {done.returncode}): {tail}"
+            ) from error
+        if verdict.get("valid") is True:
+            return []
+        return _issues(verdict) or [f"config validate ended with status {done.returncode}"]
+
+    def _bearer(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token()}"}
+
+    def _refused(self, deed: str, status: int, answer: Any) -> GatewayRefused:
+        found = answer.get("error") if isinstance(answer, dict) else None
+        found = found if isinstance(found, dict) else {}
+        reason = str(found.get("message") or f"HTTP status {status}")
+        retry = found.get("retryAfterMs")
+        return GatewayRefused(
+            f"gateway {self.name} {deed}: {reason}",
+            status,
+            str(found.get("code") or found.get("type") or ""),
+            reason,
+            retry / 1000 if isinstance(retry, (int, float)) else None,
+        )
+
+    def _request(
+        self, verb: str, path: str, body: Mapping[str, Any] | None, headers: dict[str, str], timeout: float
+    ) -> tuple[int, Any]:
+        """Status and decoded JSON body (None if it is not JSON)."""
+        connection = http.client.HTTPConnection(_LOCAL, self.port, timeout=timeout)
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            connection.request(verb, path, data, headers | {"content-type": "application/json"})
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise GatewayUnreachable(
+                f"gateway {self.name} does not answer on port {self.port}: {error or type(error).__name__}"
+            ) from error
+        finally:
+            connection.close()
+        try:
+            return response.status, json.loads(content)
+        except ValueError:
+            return response.status, None
+
+
+def _entries(config: Any) -> dict[str, Any]:
+    agents = config.get("agents") if isinstance(config, dict) else None
+    entries = agents.get("entries") if isinstance(agents, dict) else None
+    return entries if isinstance(entries, dict) else {}
+
+
+def _issues(verdict: Mapping[str, Any]) -> list[str]:
+    found = verdict.get("issues") or []
+    return [f"{issue.get('path') or '<root>'}: {issue.get('message')}" for issue in found]

@@ -1,0 +1,105 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Setting aside what a removed agent leaves: its workspace, its own directory, its credentials.
+
+PRIVATE to claw.fleet: may change at any time.
+
+An agent is removed when it has left the roster. Nothing is deleted: its directories are moved under
+``<state>/removed/<id>-<stamp>/``. The same id may come back and must find nothing, with one difficulty: a
+running OpenClaw keeps the agent's database open under the agent's id, whatever its directory, long after its
+last use. An agent that comes back meanwhile gets an error at each turn, so it must not come back before.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ansible_collections.claw.fleet.plugins.module_utils import _durable
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway
+
+_PROC = Path("/proc")
+_PLACES = {"workspace": "workspaces", "agent": "agents", "credentials": "credentials"}
+
+
+def stamp() -> str:
+    """The name of a removal: the time in UTC, as 20260131T235959Z."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def leftovers(gateway: Gateway, agent_id: str) -> list[str]:
+    """The directories of an agent that exist, relative to the state directory."""
+    state = Path(gateway.state_dir)
+    found = (f"{place}/{agent_id}" for place in _PLACES.values())
+    return [path for path in found if _durable.inspect(state / path, root=state) is not None]
+
+
+def set_aside(gateway: Gateway, agent_id: str, stamp: str) -> bool:
+    """Move an agent's directories to their place among the removed; whether there were any left to move.
+
+    May be repeated after a crash with the same stamp. The caller acts as the gateway's user.
+    """
+    state = Path(gateway.state_dir)
+    goal = state / "removed" / f"{agent_id}-{stamp}"
+    moved = False
+    for name, place in _PLACES.items():
+        source = state / place / agent_id
+        if _durable.inspect(source, root=state) is None:
+            continue
+        _durable.make_dir(goal, mode=0o700, root=state)
+        _durable.move(source, goal / name, root=state)
+        moved = True
+    return moved
+
+
+def removed_before(gateway: Gateway) -> set[str]:
+    """The ids of which something was set aside."""
+    state = Path(gateway.state_dir)
+    return {name.rpartition("-")[0] for name in _durable.list_dir(state / "removed", root=state)}
+
+
+def still_open(gateway: Gateway, agent_ids: set[str], unfinished: set[str]) -> set[str]:
+    """Those of these ids whose removed files a process of the gateway's user holds open.
+
+    ``unfinished``: ids whose files are yet to be moved, so what is open at their old place counts. Needs
+    root's eyes: the gateway may run in a user namespace, where its own user cannot look.
+    """
+    if not agent_ids & (unfinished | removed_before(gateway)):
+        return set()
+    held: set[str] = set()
+    for path in _open_paths(gateway.owner.uid):
+        place, _slash, name = path.removeprefix(f"{gateway.state_dir}/").partition("/")
+        name = name.partition("/")[0]
+        if place == "removed":
+            held.add(name.rpartition("-")[0])
+        elif place == "agents" and name in unfinished:
+            held.add(name)
+    return held & agent_ids
+
+
+def remove_jobs(gateway: Gateway, agent_id: str) -> bool:
+    """Remove the scheduled jobs of an agent, which the gateway keeps outside of the agent's directories."""
+    changed = False
+    while True:
+        page = gateway.rpc("cron.list", {"agentId": agent_id, "includeDisabled": True})
+        found = [job["id"] for job in page.get("jobs") or [] if job.get("agentId") == agent_id]
+        for job_id in found:
+            gateway.rpc("cron.remove", {"id": job_id})
+            changed = True
+        if not found or not page.get("hasMore"):
+            return changed
+
+
+def _open_paths(uid: int) -> set[str]:
+    """The paths of all files that processes of this user hold open."""
+    paths: set[str] = set()
+    for process in _PROC.iterdir():
+        # What ends or is closed while we look is not held open.
+        with suppress(OSError):
+            if process.name.isdigit() and process.stat().st_uid == uid:
+                for descriptor in (process / "fd").iterdir():
+                    with suppress(OSError):
+                        paths.add(str(descriptor.readlink()))
+    return paths

@@ -1,0 +1,252 @@
+#!/usr/bin/python
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: openclaw_agent
+short_description: Bring the OpenClaw agents of a gateway to what their coaches want
+version_added: 0.1.0
+description:
+  - Takes all rows of a gateway in one call. An agent that is to run gets its workspace files, its directories
+    and its entry in the gateway's roster; one that is to pause leaves the roster and keeps its files; one that
+    is to be removed leaves the roster, and its workspace, its own directory and its credentials are set aside
+    below C(removed) in the gateway's state directory. Nothing is deleted.
+  - The roster is written once, durably, after OpenClaw itself has found the new one valid, and never while
+    the gateway starts. If the gateway runs, the module waits until it serves exactly what was written; if it
+    does not, the old roster is put back and the task fails with the gateway's own words. A gateway that is
+    stopped is not started.
+  - Also where nothing is to be changed, a running gateway is asked whether it serves what is in the roster,
+    so a run that was interrupted is made good by the next one.
+  - A row with an C(error) is carried past untouched, and the agent it has goes on being served.
+  - An agent that was removed can come back with the same id and remembers nothing. A running gateway keeps
+    the removed agent's database open, so such a row is in error until the gateway has been restarted, if the
+    agent had taken a turn since the gateway was started.
+author: claw.fleet contributors (@claw-fleet)
+extends_documentation_fragment:
+  - claw.fleet.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+    details:
+      - One difference for each agent and file, and one for the roster.
+  idempotent:
+    support: full
+options:
+  gateway:
+    description: The name of the gateway on this machine, as the role P(claw.fleet.gateway#role) was given it.
+    type: str
+    required: true
+  config_root:
+    description: The directory that holds a directory for each gateway of this machine.
+    type: path
+    default: /etc/claw
+  agents:
+    description:
+      - Rows of coaches, from C(coaches_list) of the inventory or from the C(results) of another step. What is
+        used is C(agent_id), C(name), C(vars), C(wanted) and C(error).
+      - A model for this agent alone can be given as C(model) in C(vars).
+    type: list
+    elements: dict
+    required: true
+  workspace_files:
+    description: The files of a workspace. They are rendered on the controller with the variable C(coach).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      src:
+        description: The template, looked for in O(template_paths) and then where templates of a role are.
+        type: str
+        required: true
+      dest:
+        description: The path in the workspace, relative and without parts that begin with a dot.
+        type: str
+        required: true
+      owner:
+        description:
+          - Whose file it is. With V(agent) it is seeded once and never touched again.
+          - With V(fleet) it is written anew whenever its content should be another, but only while it is what
+            the fleet wrote; what somebody changed is reported as a conflict and left alone.
+        type: str
+        required: true
+        choices: [agent, fleet]
+  template_paths:
+    description: Directories on the controller in which templates are looked for first, in this order.
+    type: list
+    elements: path
+    default: []
+  purge:
+    description:
+      - Whether agents in the roster that have no row in O(agents) are removed. Only right where O(agents)
+        holds every coach of this gateway.
+      - With an empty list, or one with rows that cannot be told, the task fails.
+    type: bool
+    default: false
+  max_removals:
+    description:
+      - How many agents may be removed in this run. If more would be, nothing is changed and the task fails.
+      - If it is not given, it is the larger of 5 and 5 % of the agents in the roster.
+    type: int
+  contents:
+    description:
+      - What the templates were rendered to, by agent and O(workspace_files[].dest).
+      - It is filled in on the controller and whatever is given here is replaced.
+    type: dict
+    default: {}
+seealso:
+  - module: claw.fleet.agent_key
+  - module: claw.fleet.agent_activation
+  - module: claw.fleet.coach_status
+"""
+
+EXAMPLES = r"""
+- name: Each coach has an agent
+  claw.fleet.openclaw_agent:
+    gateway: gw-a
+    agents: "{{ coaches_keyed.results }}"
+    workspace_files:
+      - {src: SOUL.md.j2, dest: SOUL.md, owner: agent}
+      - {src: AGENTS.md.j2, dest: AGENTS.md, owner: fleet}
+    template_paths:
+      - "{{ playbook_dir }}/files/templates"
+  register: coaches_served
+
+- name: The list is the whole truth, and twelve may go
+  claw.fleet.openclaw_agent:
+    gateway: gw-a
+    agents: "{{ coaches_list }}"
+    purge: true
+    max_removals: 12
+"""
+
+RETURN = r"""
+results:
+  description: The rows, in their order, with what was done for each.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    actions:
+      description: What was done, or in check mode would be, after what earlier steps did.
+      returned: when something was done
+      type: list
+      elements: str
+      sample: [added, wrote AGENTS.md, seeded SOUL.md]
+    conflicts:
+      description: Files that are the fleet's and that somebody changed; they were left alone.
+      returned: when there are any
+      type: list
+      elements: str
+      sample: [AGENTS.md]
+    error:
+      description: What went wrong with this coach, if anything did.
+      returned: when a step failed for this coach
+      type: dict
+      contains:
+        step:
+          description: The step that failed, here V(agent) or V(template).
+          type: str
+        reason:
+          description: What happened and what to do, in a sentence.
+          type: str
+reloads:
+  description: How often the running gateway had to read its roster anew, 0 or 1.
+  returned: success
+  type: int
+  sample: 1
+unlisted:
+  description: Agents in the roster without a row in O(agents), which were left alone.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+purged:
+  description: Agents without a row in O(agents), which were removed.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+held:
+  description:
+    - Agents whose rows are in error because the running gateway still has the database open that they had when
+      they were removed. Restart the gateway and run again to have them back at once.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents, AgentsError
+from ansible_collections.claw.fleet.plugins.module_utils._coach import CoachListError
+from ansible_collections.claw.fleet.plugins.module_utils._durable import DurableError
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
+    DEFAULT_CONFIG_ROOT,
+    Gateway,
+    GatewayError,
+)
+from ansible_collections.claw.fleet.plugins.module_utils._manifest import ManifestError
+from ansible_collections.claw.fleet.plugins.module_utils._roster import RosterError
+from ansible_collections.claw.fleet.plugins.module_utils._workspace import OWNERS, OwnedFile
+
+ARGUMENT_SPEC: dict[str, Any] = {
+    "gateway": {"type": "str", "required": True},
+    "config_root": {"type": "path", "default": DEFAULT_CONFIG_ROOT},
+    "agents": {"type": "list", "elements": "dict", "required": True},
+    "workspace_files": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "src": {"type": "str", "required": True},
+            "dest": {"type": "str", "required": True},
+            "owner": {"type": "str", "required": True, "choices": list(OWNERS)},
+        },
+    },
+    "template_paths": {"type": "list", "elements": "path", "default": []},
+    "purge": {"type": "bool", "default": False},
+    "max_removals": {"type": "int"},
+    "contents": {"type": "dict", "default": {}},
+}
+
+
+def owned_files(params: dict[str, Any]) -> dict[str, list[OwnedFile]]:
+    """The files of each agent: what was rendered, and whose it is."""
+    return {
+        agent_id: [
+            OwnedFile(file["dest"], rendered[file["dest"]].encode(), file["owner"])
+            for file in params["workspace_files"]
+        ]
+        for agent_id, rendered in params["contents"].items()
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    params = module.params
+    # What was given is large and in the results already.
+    invocation = {"module_args": {"gateway": params["gateway"], "purge": params["purge"]}}
+    try:
+        outcome = Agents(Gateway.load(params["gateway"], params["config_root"])).reconcile(
+            params["agents"],
+            owned_files(params),
+            purge=params["purge"],
+            max_removals=params["max_removals"],
+            check=module.check_mode,
+        )
+    except (AgentsError, CoachListError, DurableError, GatewayError, ManifestError, RosterError) as error:
+        module.fail_json(msg=str(error), invocation=invocation)
+    result = outcome._asdict()
+    for warning in result.pop("warnings"):
+        module.warn(warning)
+    module.exit_json(**result, invocation=invocation)
+
+
+if __name__ == "__main__":
+    main()

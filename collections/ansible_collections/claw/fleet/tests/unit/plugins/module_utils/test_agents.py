@@ -1,0 +1,284 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The agents of a stopped gateway: rows in, files and roster out, and what a kill leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.claw.fleet.plugins.module_utils import _agents, _durable, _removal
+from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents, AgentsError, Outcome
+from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest, ManifestError
+from ansible_collections.claw.fleet.plugins.module_utils._workspace import OwnedFile
+from ansible_collections.claw.fleet.tests.unit.plugins.coach_list import row
+from ansible_collections.claw.fleet.tests.unit.plugins.offline import offline_gateway
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> Agents:
+    return Agents(offline_gateway(tmp_path))
+
+
+def files(number: int, text: str = "1") -> list[OwnedFile]:
+    content = f"coach {number} {text}".encode()
+    return [OwnedFile("SOUL.md", content, "agent"), OwnedFile("AGENTS.md", content, "fleet")]
+
+
+def run(agents: Agents, *rows: dict[str, Any], text: str = "1", **options: Any) -> Outcome:
+    contents = {item["agent_id"]: files(item["pk"], text) for item in rows}
+    return agents.reconcile(list(rows), contents, **options)
+
+
+def tree(agents: Agents) -> dict[str, bytes | None]:
+    """Everything on disk but the lock and the stamps of removals."""
+    root = Path(agents.gateway.state_dir).parent
+    return {
+        str(path.relative_to(root)): path.read_bytes() if path.is_file() else None
+        for path in sorted(root.rglob("*"))
+        if path.name != "lock"
+    }
+
+
+def workspace(agents: Agents, number: int) -> Path:
+    return Path(agents.gateway.state_dir) / "workspaces" / f"coach-{number}"
+
+
+def actions(outcome: Outcome) -> list[Any]:
+    return [item.get("actions") for item in outcome.results]
+
+
+def four_shots(agents: Agents, *rows: dict[str, Any], **options: Any) -> Outcome:
+    """Check, apply, apply again, check again: prediction and deed are alike, and nothing is done twice."""
+    before = tree(agents)
+    predicted = run(agents, *rows, check=True, **options)
+    assert tree(agents) == before
+    done = run(agents, *rows, **options)
+    assert done == predicted
+    after = tree(agents)
+    for check in (False, True):
+        again = run(agents, *rows, check=check, **options)
+        assert (again.changed, again.diff, again.reloads) == (False, [], 0)
+        assert tree(agents) == after
+    return done
+
+
+def test_the_life_of_an_agent(agents: Agents) -> None:
+    added = four_shots(agents, row(1), row(2))
+    assert actions(added) == [["added", "seeded SOUL.md", "wrote AGENTS.md"]] * 2
+    assert [change["after_header"] for change in added.diff][-1] == "roster"
+
+    updated = four_shots(agents, row(1, name="Anna", vars={"model": "m/x"}), row(2), text="2")
+    assert actions(updated) == [["updated", "wrote AGENTS.md"], ["wrote AGENTS.md"]]
+    assert agents.roster.entries()["coach-1"]["model"] == "m/x"
+
+    paused = four_shots(agents, row(1, wanted="paused"), row(2), text="2")
+    assert actions(paused) == [["paused"], None]
+    assert (workspace(agents, 1) / "SOUL.md").exists()
+
+    resumed = four_shots(agents, row(1), row(2), text="2")
+    assert actions(resumed) == [["resumed"], None]
+
+    removed = four_shots(agents, row(1, wanted="removed"), row(2), text="2")
+    assert actions(removed) == [["removed"], None]
+    assert list(agents.roster.entries()) == ["coach-2"]
+    assert not workspace(agents, 1).exists()
+    assert Manifest(agents.gateway).files.keys() == {"coach-2"}
+
+    back = four_shots(agents, row(1), row(2), text="2")
+    assert actions(back) == [["added", "seeded SOUL.md", "wrote AGENTS.md"], None]
+    assert (workspace(agents, 1) / "SOUL.md").read_bytes() == b"coach 1 2"
+
+
+def test_a_paused_agent_can_be_removed(agents: Agents) -> None:
+    run(agents, row(1))
+    run(agents, row(1, wanted="paused"))
+    assert actions(four_shots(agents, row(1, wanted="removed"))) == [["removed"]]
+    assert not workspace(agents, 1).exists()
+
+
+def test_a_row_in_error_is_carried_past_and_goes_on_being_served(agents: Agents) -> None:
+    run(agents, row(1), row(2))
+    failed = row(1, name="New", error={"step": "key", "reason": "because"})
+    done = four_shots(agents, failed, row(2))
+    assert done.results[0] == failed
+    assert (done.changed, done.unlisted) == (False, [])
+    assert agents.roster.entries()["coach-1"]["name"] == "Coach 1"
+
+
+def test_a_bad_row_harms_nobody_else(agents: Agents) -> None:
+    done = four_shots(agents, row(1, name="two\nlines"), row(2))
+    assert done.results[0]["error"]["step"] == "row"
+    assert list(agents.roster.entries()) == ["coach-2"]
+
+
+def test_a_planted_link_is_that_coachs_error(agents: Agents, tmp_path: Path) -> None:
+    run(agents, row(1), row(2))
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (workspace(agents, 1) / "AGENTS.md").unlink()
+    (workspace(agents, 1) / "AGENTS.md").symlink_to(precious)
+    done = run(agents, row(1), row(2), text="2")
+    assert "symbolic link" in done.results[0]["error"]["reason"]
+    assert actions(done) == [None, ["wrote AGENTS.md"]]
+    assert precious.read_text() == "precious"
+    assert agents.roster.entries().keys() == {"coach-1", "coach-2"}
+
+
+def test_a_conflict_is_told_and_stays(agents: Agents) -> None:
+    run(agents, row(1))
+    (workspace(agents, 1) / "AGENTS.md").write_text("mine")
+    done = four_shots(agents, row(1), text="2")
+    assert done.results[0]["conflicts"] == ["AGENTS.md"]
+    assert "coach-1: AGENTS.md" in done.warnings[0]
+    assert (workspace(agents, 1) / "AGENTS.md").read_text() == "mine"
+
+
+def test_a_directory_that_was_opened_is_closed_again(agents: Agents) -> None:
+    run(agents, row(1))
+    workspace(agents, 1).chmod(0o755)
+    assert actions(four_shots(agents, row(1))) == [["set workspaces/coach-1 right"]]
+
+
+def test_who_is_not_in_the_list_is_left_alone(agents: Agents) -> None:
+    run(agents, row(1), row(2))
+    done = four_shots(agents, row(2))
+    assert (done.unlisted, done.purged) == (["coach-1"], [])
+    assert four_shots(agents).unlisted == ["coach-1", "coach-2"]
+
+
+def test_purge_removes_who_is_not_in_the_list(agents: Agents) -> None:
+    run(agents, row(1), row(2))
+    before = run(agents, row(2), purge=True, check=True)
+    done = run(agents, row(2), purge=True)
+    assert done == before
+    assert (done.unlisted, done.purged) == ([], ["coach-1"])
+    assert not workspace(agents, 1).exists()
+    assert run(agents, row(2), purge=True).changed is False
+
+
+def test_purge_wants_a_list_that_can_be_told(agents: Agents) -> None:
+    run(agents, row(1), row(2))
+    before = tree(agents)
+    with pytest.raises(AgentsError, match="the list is empty"):
+        run(agents, purge=True)
+    with pytest.raises(AgentsError, match="rows with pk 3 are faulty"):
+        run(agents, row(2), row(3, agent_id="No Good"), purge=True)
+    assert tree(agents) == before
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_not_more_may_be_removed_than_was_said(agents: Agents, check: bool) -> None:
+    run(agents, *(row(number) for number in range(1, 8)))
+    before = tree(agents)
+    gone = [row(number, wanted="removed") for number in range(1, 8)]
+    with pytest.raises(AgentsError, match=r"7 agents would be removed, and at most 5 .* max_removals: 7"):
+        run(agents, *gone, check=check)
+    with pytest.raises(AgentsError, match="at most 0 may be"):
+        run(agents, gone[0], max_removals=0, check=check)
+    assert tree(agents) == before
+    assert run(agents, *gone, max_removals=7, check=check).changed is True
+
+
+@pytest.mark.parametrize(("agents_", "limit"), [(0, 5), (100, 5), (119, 5), (120, 6), (200, 10)])
+def test_the_limit_is_the_larger_of_5_and_5_percent(agents_: int, limit: int) -> None:
+    assert _agents.default_max_removals(agents_) == limit
+
+
+def test_an_agent_whose_old_database_is_open_waits(agents: Agents) -> None:
+    run(agents, row(1))
+    database = Path(agents.gateway.state_dir) / "agents/coach-1/agent/openclaw-agent.sqlite"
+    database.write_text("old")
+    with database.open():
+        run(agents, row(1, wanted="removed"))
+        done = run(agents, row(1), row(2))
+        assert "still has its old database open" in done.results[0]["error"]["reason"]
+        assert done.held == ["coach-1"]
+        assert actions(done)[1] is not None
+        assert not workspace(agents, 1).exists()
+        assert list(agents.roster.entries()) == ["coach-2"]
+    assert actions(run(agents, row(1), row(2)))[0] == ["added", "seeded SOUL.md", "wrote AGENTS.md"]
+
+
+def test_a_broken_manifest_stops_everything(agents: Agents) -> None:
+    run(agents, row(1))
+    Manifest(agents.gateway).path.write_text("{")
+    before = tree(agents)
+    with pytest.raises(ManifestError, match="does not hold a manifest"):
+        run(agents, row(1), row(2))
+    assert tree(agents) == before
+
+
+DEEDS = ["write", "make_dir", "move", "set_attributes"]
+
+
+def killed_run(agents: Agents, at: int, *rows: dict[str, Any], **options: Any) -> bool:
+    """A run in a child process that is killed before its deed number ``at``; whether it came that far."""
+    child = os.fork()
+    if child == 0:
+        left = [at]
+        for name in DEEDS:
+            deed = getattr(_durable, name)
+
+            def counted(*a: Any, deed: Any = deed, **k: Any) -> Any:
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+                return deed(*a, **k)
+
+            setattr(_durable, name, counted)
+        try:
+            run(agents, *rows, **options)
+        finally:
+            os._exit(0)
+    _pid, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ([], [row(1), row(2)]),
+        ([row(1), row(2)], [row(1, wanted="removed"), row(2, name="Other")]),
+        ([row(1), row(2)], [row(1, wanted="paused"), row(2, wanted="removed"), row(3)]),
+    ],
+)
+def test_a_run_killed_anywhere_is_made_good_by_the_next(
+    tmp_path: Path, first: list[dict[str, Any]], then: list[dict[str, Any]]
+) -> None:
+    at, came_that_far = 0, True
+    while came_that_far:
+        place = tmp_path / str(at)
+        place.mkdir()
+        agents = Agents(offline_gateway(place))
+        run(agents, *first)
+        came_that_far = killed_run(agents, at, *then, text="2")
+        entries = agents.roster.entries()
+        assert set(entries) in (
+            {item["agent_id"] for item in first},
+            {item["agent_id"] for item in then if item["wanted"] == "running"},
+        )
+        done = run(agents, *then, text="2")
+        assert [item for item in done.results if item.get("error") or item.get("conflicts")] == []
+        assert run(agents, *then, text="2").changed is False
+        assert run(agents, *then, text="2", check=True).changed is False
+        for item in then:
+            there = workspace(agents, item["pk"]).exists()
+            assert there is (item["wanted"] != "removed")
+            assert (item["agent_id"] in agents.roster.entries()) is (item["wanted"] == "running")
+        assert Manifest(agents.gateway).removing == {}
+        left = [name for name in tree(agents) if _durable.TEMP_PREFIX in name]
+        assert left == []
+        at += 1
+    assert at > 5
+
+
+def test_removed_files_are_found_by_their_id(agents: Agents) -> None:
+    state = Path(agents.gateway.state_dir)
+    for name in ("coach-1-20260101T000000Z", "coach-1-x-20260101T000000Z"):
+        (state / "removed" / name).mkdir(parents=True)
+    assert _removal.removed_before(agents.gateway) == {"coach-1", "coach-1-x"}

@@ -1,0 +1,207 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Putting a config into force, with a supervisor that only remembers. A real gateway has it in the scenarios."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.claw.fleet.plugins.module_utils import _gateway_config
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError
+from ansible_collections.claw.fleet.plugins.module_utils._gateway_config import ConfigChange, ConfigFile
+from ansible_collections.claw.fleet.plugins.module_utils._supervisor import UnitState
+from ansible_collections.claw.fleet.tests.unit.plugins.offline import OfflineGateway, offline_gateway
+
+
+class Killed(BaseException):
+    """The run ends here, as by SIGKILL."""
+
+
+class Machine:
+    """A unit that runs with whatever config it is started with, unless that config says "bad"."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.config = Path(gateway.config)
+        self.deeds: list[str] = []
+        self.runs_with: Any = None
+        self.killed_at = ""
+
+    def systemctl(self, verb: str, *_arguments: str) -> None:
+        self.did(verb)
+        if verb == "stop":
+            self.runs_with = None
+
+    def start(self) -> None:
+        self.did("start")
+        self.runs_with = json.loads(self.config.read_bytes())
+
+    def wait_ready(self) -> UnitState:
+        self.did("wait")
+        if "bad" in self.runs_with:
+            raise GatewayError("gateway gw-a is failed")
+        return self.state()
+
+    def state(self) -> UnitState:
+        running = self.runs_with is not None
+        return UnitState("active" if running else "inactive", "", 7 * running, "success", 0)
+
+    def did(self, deed: str) -> None:
+        if deed == self.killed_at:
+            raise Killed
+        self.deeds.append(deed)
+
+
+RESTART = ["stop", "daemon-reload", "start", "wait"]
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> OfflineGateway:
+    return offline_gateway(tmp_path)
+
+
+@pytest.fixture
+def machine(gateway: OfflineGateway, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = Machine(gateway)
+    monkeypatch.setattr(_gateway_config, "_systemctl", machine.systemctl)
+    monkeypatch.setattr(Gateway, "start", lambda self: machine.start())
+    monkeypatch.setattr(Gateway, "wait_ready", lambda self, timeout: machine.wait_ready())
+    monkeypatch.setattr(Gateway, "unit_state", lambda self: machine.state())
+    monkeypatch.setattr(ConfigFile, "_words", lambda self, since: "some words")
+    return machine
+
+
+def apply(gateway: OfflineGateway, wanted: dict[str, Any], *inputs: str, check: bool = False) -> ConfigChange:
+    return ConfigFile(gateway, wanted, inputs, 1).apply(check=check)
+
+
+def held(gateway: OfflineGateway) -> Any:
+    return json.loads(Path(gateway.config).read_bytes())
+
+
+def test_four_verbs(gateway: OfflineGateway, machine: Machine) -> None:
+    predicted = apply(gateway, {"a": 1}, check=True)
+    assert not Path(gateway.config).exists()
+    assert machine.deeds == []
+    assert apply(gateway, {"a": 1}) == predicted == ConfigChange(True, True, {}, {"a": 1})
+    assert machine.deeds == RESTART
+    assert machine.runs_with == held(gateway) == {"a": 1}
+    machine.deeds.clear()
+    before = Path(gateway.config).stat().st_mtime_ns
+    for check in (False, True):
+        assert apply(gateway, {"a": 1}, check=check) == ConfigChange(False, False, {"a": 1}, {"a": 1})
+    assert machine.deeds == ["wait"]
+    assert Path(gateway.config).stat().st_mtime_ns == before
+
+
+def test_foreign_keys_stay_and_ours_go(gateway: OfflineGateway, machine: Machine) -> None:
+    apply(gateway, {"a": 1, "b": 2})
+    Path(gateway.config).write_text(json.dumps({"a": 5, "b": 2, "meta": {"x": 1}}))
+    assert apply(gateway, {"a": 1}).after == {"a": 1, "meta": {"x": 1}}
+    assert machine.runs_with == {"a": 1, "meta": {"x": 1}}
+
+
+def test_what_openclaw_refuses_is_not_even_tried(
+    gateway: OfflineGateway, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(gateway, {"a": 1})
+    machine.deeds.clear()
+    monkeypatch.setattr(OfflineGateway, "validate", lambda self, **files: ["a: too small"])
+    with pytest.raises(GatewayError, match="nothing was changed: a: too small"):
+        apply(gateway, {"a": 0})
+    assert machine.deeds == []
+    assert held(gateway) == machine.runs_with == {"a": 1}
+
+
+def test_a_config_that_does_not_come_up_is_put_back(gateway: OfflineGateway, machine: Machine) -> None:
+    apply(gateway, {"a": 1})
+    with pytest.raises(GatewayError, match=r"(?s)worked before is back.*failed.*some words"):
+        apply(gateway, {"a": 1, "bad": 1})
+    assert held(gateway) == machine.runs_with == {"a": 1}
+    assert apply(gateway, {"a": 1}).changed is False
+    assert apply(gateway, {"a": 2}).after == {"a": 2}
+
+
+def test_a_first_config_that_does_not_come_up_is_mended_by_the_next(
+    gateway: OfflineGateway, machine: Machine
+) -> None:
+    with pytest.raises(GatewayError, match=r"(?s)failed.*some words"):
+        apply(gateway, {"bad": 1})
+    assert apply(gateway, {"a": 1}).after == {"a": 1}
+    assert machine.runs_with == {"a": 1}
+
+
+def test_a_gateway_that_does_not_run_is_started(gateway: OfflineGateway, machine: Machine) -> None:
+    apply(gateway, {"a": 1})
+    machine.runs_with = None
+    assert apply(gateway, {"a": 1}).restarted is True
+    assert machine.runs_with == {"a": 1}
+
+
+def test_other_files_that_changed_restart_it(
+    gateway: OfflineGateway, machine: Machine, tmp_path: Path
+) -> None:
+    unit, key = tmp_path / "unit", Path(gateway.state_dir) / "provider-x.key"
+    for path in (unit, key):
+        apply(gateway, {"a": 1}, str(unit), str(key))
+        path.write_text("new")
+        assert apply(gateway, {"a": 1}, str(unit), str(key), check=True).changed is True
+        assert apply(gateway, {"a": 1}, str(unit), str(key)).restarted is True
+        assert apply(gateway, {"a": 1}, str(unit), str(key)).changed is False
+    assert "new" not in (Path(gateway.config_dir) / "config.applied.json").read_text()
+
+
+@pytest.mark.parametrize("moment", RESTART)
+@pytest.mark.parametrize("then", [{"a": 2, "b": 1}, {"a": 3}, {"a": 1}])
+def test_a_run_that_was_killed_is_finished_by_the_next(
+    gateway: OfflineGateway, machine: Machine, moment: str, then: dict[str, Any]
+) -> None:
+    apply(gateway, {"a": 1})
+    machine.killed_at = moment
+    with pytest.raises(Killed):
+        apply(gateway, {"a": 2, "b": 1})
+    machine.killed_at = ""
+    apply(gateway, then)
+    assert held(gateway) == machine.runs_with == then
+    assert apply(gateway, then).changed is False
+
+
+@pytest.mark.parametrize("moment", RESTART)
+def test_a_bad_config_whose_run_was_killed_is_still_put_back(
+    gateway: OfflineGateway, machine: Machine, moment: str
+) -> None:
+    apply(gateway, {"a": 1})
+    machine.killed_at = moment
+    with pytest.raises(Killed):
+        apply(gateway, {"bad": 1})
+    machine.killed_at = ""
+    with pytest.raises(GatewayError):
+        apply(gateway, {"bad": 1})
+    assert held(gateway) == machine.runs_with == {"a": 1}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]"])
+def test_a_file_that_is_no_config_is_not_overwritten(
+    gateway: OfflineGateway, machine: Machine, content: str
+) -> None:
+    Path(gateway.config).write_text(content)
+    with pytest.raises(GatewayError, match="mend it, or move it away"):
+        apply(gateway, {"a": 1})
+    assert Path(gateway.config).read_text() == content
+    assert machine.deeds == []
+
+
+def test_words_hold_no_secret(
+    gateway: OfflineGateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("token", "provider-x.key"):
+        (Path(gateway.state_dir) / name).write_text(f"geheim-{name}")
+    journalctl = tmp_path / "journalctl"
+    journalctl.write_text("#!/bin/sh\necho using geheim-token and geheim-provider-x.key\n")
+    journalctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    words = ConfigFile(gateway, {}, (), 1)._words(0)
+    assert words == "using VALUE HIDDEN and VALUE HIDDEN"

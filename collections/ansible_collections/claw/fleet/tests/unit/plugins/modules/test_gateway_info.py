@@ -1,0 +1,35 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can be seen of a port without a gateway."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from ansible_collections.claw.fleet.plugins.modules import gateway_info
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_who_listens(family: socket.AddressFamily, address: str) -> None:
+    with socket.socket(family) as listener:
+        listener.bind((address, 0))
+        port = listener.getsockname()[1]
+        assert gateway_info._listener(port) == ""
+        listener.listen()
+        assert gateway_info._listener(port) == getpass.getuser()
+
+
+def test_a_port_of_another_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_info, "DEFAULT_CONFIG_ROOT", str(tmp_path))
+    for name, content in {"gw-a": json.dumps({"port": 18789}), "gw-b": "{broken"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "gateway.json").write_text(content)
+    assert gateway_info._other_gateway("gw-c", 18789) == "gw-a"
+    assert gateway_info._other_gateway("gw-a", 18789) == ""
+    assert gateway_info._other_gateway("gw-c", 18909) == ""
+    assert gateway_info.look("gw-c", 18789)["exists"] is False

@@ -1,0 +1,89 @@
+"""The bench's commands. Each ends with 0 and a line of JSON, or with 1 and what to do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from clawbench import engine, hosts, image
+from clawbench.coachlist import CoachList
+from clawbench.inventory import MACHINE, choose_provider, furnish
+from clawbench.shell import BenchError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except BenchError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="molecule/bench", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    create = commands.add_parser("create", help="an engine, the image, a network, hosts and SSH to them")
+    create.add_argument("hosts", nargs="+", metavar="HOST", help="names of hosts, such as machine1")
+    create.add_argument("--provider", action="store_true", help="with the LLM provider's stand-in")
+    create.set_defaults(run=_create)
+
+    furnished = commands.add_parser(
+        "furnish", help="everything that inventories/demo needs, for CLAW_DEMO_STATE"
+    )
+    furnished.set_defaults(run=_furnish)
+
+    destroy = commands.add_parser("destroy", help="all of a bench but its state directory")
+    destroy.set_defaults(run=_destroy)
+
+    for command in (create, furnished, destroy):
+        command.add_argument("--state", required=True, type=Path, help="the bench's directory")
+        command.add_argument("--name", help="two names never touch each other; default: the directory's name")
+
+    build = commands.add_parser("image", help="the host image alone")
+    build.set_defaults(run=_image)
+
+    for command in (create, furnished, build):
+        command.add_argument("--debian", default="12", choices=sorted(image.SUITES))
+    return parser
+
+
+def _bench(options: argparse.Namespace) -> hosts.Bench:
+    state = options.state.resolve()
+    return hosts.Bench(options.name, state) if options.name else hosts.Bench.of(state)
+
+
+def _create(options: argparse.Namespace) -> int:
+    bench = _bench(options)
+    changed = engine.up(bench.state)
+    changed |= hosts.create(bench, options.hosts, debian=options.debian, provider=options.provider)
+    print(json.dumps({"changed": changed, **bench.facts()}))
+    return 0
+
+
+def _furnish(options: argparse.Namespace) -> int:
+    bench = _bench(options)
+    changed = engine.up(bench.state)
+    choose_provider(bench.state)
+    changed |= hosts.create(bench, [MACHINE], debian=options.debian, provider=True)
+    changed |= furnish(bench, CoachList(bench.state))
+    print(json.dumps({"changed": changed, **bench.facts()}))
+    return 0
+
+
+def _destroy(options: argparse.Namespace) -> int:
+    bench = _bench(options)
+    changed = CoachList(bench.state).down()
+    changed |= engine.answers() and hosts.destroy(bench)
+    print(json.dumps({"changed": changed, "engine": engine.down(bench.state)}))
+    return 0
+
+
+def _image(options: argparse.Namespace) -> int:
+    name, how = image.ensure(options.debian)
+    print(json.dumps({"changed": how != "present", "image": name, "how": how}))
+    return 0

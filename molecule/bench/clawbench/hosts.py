@@ -1,0 +1,324 @@
+"""A bench: a network with systemd hosts, reached over SSH like any machine, and the LLM provider's stand-in.
+
+Everything in the engine carries the bench's name and label, so that two benches never meet and `destroy`
+finds all of its own. What the controller needs to reach the hosts is in the bench's state directory:
+
+    id_ed25519, id_ed25519.pub   the controller's key
+    ssh_config, known_hosts      for `ssh -F <state>/ssh_config machine1`, and Ansible with the same option
+    bench.json                   {"name", "image", "network_gateway", "hosts": {name: address}, "provider":
+                                  {"url": for the hosts, "control_url": for the controller} or null}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from clawbench import image
+from clawbench.shell import BenchError, docker, run, until, write_private
+
+LABEL = "claw.bench"
+USER = "operator"
+PROVIDER_PORT = 18080
+PROVIDER = Path(__file__).resolve().parents[1] / "provider" / "provider.py"
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One bench by its name, with the state directory that belongs to it."""
+
+    name: str
+    state: Path
+
+    @classmethod
+    def of(cls, state: Path) -> Bench:
+        """The bench of a state directory, named like the directory without leading dots."""
+        return cls(state.name.lstrip("."), state)
+
+    def container(self, host: str) -> str:
+        """The container that stands for a host."""
+        return f"claw-{self.name}-{host}"
+
+    @property
+    def network(self) -> str:
+        """The Docker network of the bench."""
+        return f"claw-{self.name}"
+
+    @property
+    def ssh_config(self) -> Path:
+        """What `ssh -F` and Ansible take."""
+        return self.state / "ssh_config"
+
+    def facts(self) -> dict[str, Any]:
+        """What `create` found out (bench.json)."""
+        try:
+            facts: dict[str, Any] = json.loads((self.state / "bench.json").read_text())
+        except FileNotFoundError as missing:
+            raise BenchError(
+                f"The bench {self.name} is not up: {self.state} holds no bench.json."
+            ) from missing
+        return facts
+
+    def ssh(self, host: str, *command: str, check: bool = True, timeout: float = 60) -> str:
+        """Run a command on a host over SSH and return what it printed."""
+        done = run(
+            ["ssh", "-F", self.ssh_config, host, *command],
+            check=check,
+            timeout=timeout,
+            why=f"run a command on {host} over SSH",
+        )
+        return done.stdout.strip()
+
+
+def create(bench: Bench, hosts: Sequence[str], *, debian: str = "12", provider: bool = False) -> bool:
+    """Bring the bench up; what already runs stays as it is. Returns whether anything was made or started."""
+    for name in (bench.name, *hosts):
+        if not _NAME.fullmatch(name):
+            raise BenchError(
+                f"`{name}` cannot name a bench or a host: lower-case letters, digits and dashes only."
+            )
+    bench.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    tag, _how = image.ensure(debian)
+    _keypair(bench)
+    changed = _network(bench)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        changed |= any(list(pool.map(lambda host: _host(bench, host, tag), hosts)))
+    if provider:
+        changed |= _provider(bench, tag)
+    _write_facts(bench, hosts, tag, provider=provider)
+    for host in hosts:
+        until(
+            partial(_ssh_works, bench, host),
+            seconds=30,
+            what=f"sshd of {host}",
+            hint=f"Look at it with: docker exec {bench.container(host)} journalctl -u ssh",
+        )
+    return changed
+
+
+def destroy(bench: Bench) -> bool:
+    """Take the bench's containers with their volumes, and its network, out of the engine. Its files stay."""
+    mine = docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={bench.name}").split()
+    if mine:
+        docker("rm", "--force", "--volumes", *mine, why=f"remove the hosts of the bench {bench.name}")
+    network = docker("network", "ls", "--quiet", "--filter", f"label={LABEL}={bench.name}").split()
+    if network:
+        docker("network", "rm", *network, why=f"remove the network of the bench {bench.name}")
+    (bench.state / "bench.json").unlink(missing_ok=True)
+    return bool(mine or network)
+
+
+def _keypair(bench: Bench) -> None:
+    key = bench.state / "id_ed25519"
+    if not key.is_file():
+        command: list[str | Path] = [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-C",
+            f"claw-bench-{bench.name}",
+            "-f",
+            key,
+        ]
+        run(command, why="generate the bench's SSH key")
+
+
+def _network(bench: Bench) -> bool:
+    if docker("network", "ls", "--quiet", "--filter", f"name=^{bench.network}$"):
+        return False
+    docker(
+        "network",
+        "create",
+        "--label",
+        f"{LABEL}={bench.name}",
+        bench.network,
+        why="create the bench's network",
+    )
+    return True
+
+
+def _state_of(container: str) -> str:
+    """running, exited, created, ... or the empty string where there is none."""
+    return docker("ps", "--all", "--filter", f"name=^{container}$", "--format", "{{.State}}")
+
+
+def host_options(cgroups: int, driver: str) -> list[str]:
+    """What the engine must grant so that systemd, with hardened and limited units, runs in a container.
+
+    Args:
+        cgroups: the version of control groups that the engine works with, 1 or 2.
+        driver: who makes its groups, "cgroupfs" or "systemd".
+    """
+    # SYS_ADMIN: the mounts of hardened units. SYS_PTRACE: their user namespaces. NET_ADMIN: their firewall.
+    options = ["--cap-add=SYS_ADMIN", "--cap-add=SYS_PTRACE", "--cap-add=NET_ADMIN"]
+    options += ["--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"]
+    # Limits of units are enforced only in the real hierarchy. The parent's name keeps the engine's out of it.
+    options += ["--cgroupns=host", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw"]
+    options.append(
+        "--cgroup-parent=" + ("clawbench.slice" if cgroups == 2 and driver == "systemd" else "/clawbench")
+    )
+    return [*options, "--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec,mode=1777"]
+
+
+def _host(bench: Bench, host: str, tag: str) -> bool:
+    container = bench.container(host)
+    state = _state_of(container)
+    if state == "running":
+        _bring_key(bench, host)
+        return False
+    settled = {"running"}
+    if state:
+        docker("start", container, why=f"start {host} again")
+        # What was installed on it since may have its own reasons not to come up.
+        settled.add("degraded")
+    else:
+        cgroups, driver = docker("info", "--format", "{{.CgroupVersion}} {{.CgroupDriver}}").split()
+        docker(
+            "run",
+            "--detach",
+            f"--name={container}",
+            f"--hostname={host}",
+            f"--network={bench.network}",
+            f"--network-alias={host}",
+            f"--label={LABEL}={bench.name}",
+            *host_options(int(cgroups), driver),
+            tag,
+            why=f"start {host}",
+        )
+    until(
+        lambda: _systemd_says(container) in settled,
+        seconds=60,
+        what=f"systemd of {host}",
+        hint=f"Look at it with: docker exec {container} systemctl --failed",
+    )
+    _bring_key(bench, host)
+    return True
+
+
+def _bring_key(bench: Bench, host: str) -> None:
+    """Let the controller's key in; also when it is another one because the state directory was lost."""
+    public_key = (bench.state / "id_ed25519.pub").read_text()
+    script = (
+        f"umask 077; mkdir -p ~{USER}/.ssh; cat > ~{USER}/.ssh/authorized_keys; chown -R {USER}: ~{USER}/.ssh"
+    )
+    command = ["exec", "--interactive", bench.container(host), "sh", "-c", script]
+    docker(*command, stdin=public_key, why=f"bring the key to {host}")
+
+
+def _systemd_says(container: str) -> str:
+    return docker("exec", container, "systemctl", "is-system-running", "--wait", check=False, timeout=60)
+
+
+def _provider(bench: Bench, tag: str) -> bool:
+    container = bench.container("provider")
+    program = f"{LABEL}.provider={hashlib.sha256(PROVIDER.read_bytes()).hexdigest()[:12]}"
+    running = docker("ps", "--quiet", "--filter", f"name=^{container}$", "--filter", f"label={program}")
+    if not running:
+        # Stopped, or of another program: what it remembers is lost either way.
+        docker("rm", "--force", container, check=False)
+        docker(
+            "create",
+            f"--name={container}",
+            "--hostname=provider",
+            f"--network={bench.network}",
+            "--network-alias=provider",
+            f"--label={LABEL}={bench.name}",
+            f"--label={program}",
+            "--stop-signal=SIGTERM",
+            tag,
+            *("python3", "/opt/provider.py", "--bind", "0.0.0.0", "--port", str(PROVIDER_PORT)),
+            why="create the provider's stand-in",
+        )
+        docker("cp", PROVIDER, f"{container}:/opt/provider.py", why="bring the provider's program to it")
+        docker("start", container, why="start the provider's stand-in")
+    url = f"http://{_address(bench, 'provider')}:{PROVIDER_PORT}/_requests?limit=0"
+    until(
+        lambda: _answers(url),
+        seconds=20,
+        what="an answer of the provider's stand-in",
+        hint=f"Look at it with: docker logs {container}",
+    )
+    return not running
+
+
+def _answers(url: str) -> bool:
+    # The bench's own addresses are never behind a proxy.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _address(bench: Bench, host: str) -> str:
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    address = docker("inspect", "--format", form, bench.container(host), why=f"find the address of {host}")
+    return str(ipaddress.ip_address(address))
+
+
+def _write_facts(bench: Bench, hosts: Sequence[str], tag: str, *, provider: bool) -> None:
+    """Write down how to reach everything: bench.json for programs, ssh_config and known_hosts for SSH."""
+    addresses = {host: _address(bench, host) for host in hosts}
+    known, blocks = [], []
+    for host, address in addresses.items():
+        # Over the engine, not the network: the first contact is already verified.
+        key = docker("exec", bench.container(host), "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
+        known.append(f"{host} {' '.join(key.split()[:2])}\n")
+        blocks.append(
+            f"Host {host}\n"
+            f"  HostName {address}\n"
+            f"  HostKeyAlias {host}\n"
+            f"  User {USER}\n"
+            f'  IdentityFile "{bench.state / "id_ed25519"}"\n'
+            f'  UserKnownHostsFile "{bench.state / "known_hosts"}"\n'
+            "  IdentitiesOnly yes\n"
+            "  StrictHostKeyChecking yes\n"
+            "  HostKeyAlgorithms ssh-ed25519\n"
+            "  LogLevel ERROR\n"
+        )
+    write_private(bench.state / "known_hosts", "".join(known))
+    write_private(bench.ssh_config, "\n".join(blocks))
+    form = "{{range .IPAM.Config}}{{.Gateway}}{{end}}"
+    facts = {
+        "name": bench.name,
+        "image": tag,
+        "network_gateway": docker("network", "inspect", "--format", form, bench.network),
+        "hosts": addresses,
+        "provider": {
+            "url": f"http://provider:{PROVIDER_PORT}",
+            "control_url": f"http://{_address(bench, 'provider')}:{PROVIDER_PORT}",
+        }
+        if provider
+        else None,
+    }
+    write_private(bench.state / "bench.json", json.dumps(facts, indent=2) + "\n")
+
+
+def _ssh_works(bench: Bench, host: str) -> bool:
+    command = [
+        "ssh",
+        "-F",
+        str(bench.ssh_config),
+        "-o",
+        "ConnectTimeout=5",
+        "-o",
+        "BatchMode=yes",
+        host,
+        "true",
+    ]
+    return run(command, check=False, timeout=20).returncode == 0

@@ -1,0 +1,155 @@
+"""The image of the systemd hosts: built from a recipe once, then kept by the recipe's hash.
+
+The base is an official Debian image where a registry can be reached, else it is made of Debian packages. The
+result is kept as a compressed file as well, so that an empty engine has it back in seconds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from clawbench.shell import BenchError, cache_dir, docker, program, run
+
+REPOSITORY = "claw-bench-host"
+RECIPE = Path(__file__).resolve().parents[1] / "image"
+SUITES = {"12": "bookworm", "13": "trixie"}
+EXTRA_CAS = Path("/usr/local/share/ca-certificates")
+REGISTRY_SECONDS = 10
+"""How long a registry may take to say whether it has the base."""
+
+
+def tag(debian: str = "12") -> str:
+    """The image's name: changes whenever the recipe or what this machine trusts does."""
+    if debian not in SUITES:
+        raise BenchError(f"There is no host image for Debian {debian}. Choose one of: {', '.join(SUITES)}.")
+    digest = hashlib.sha256(debian.encode())
+    for path in [*sorted(RECIPE.iterdir()), *_extra_cas()]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{REPOSITORY}:{debian}-{digest.hexdigest()[:12]}"
+
+
+def kept_at(name: str) -> Path:
+    """The compressed file of an image."""
+    return cache_dir() / "images" / (name.replace(":", "-") + ".tar.zst")
+
+
+def ensure(debian: str = "12") -> tuple[str, str]:
+    """The image is in the engine; returns its name and how it came: present, loaded or built."""
+    name = tag(debian)
+    kept = kept_at(name)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with (kept.parent / "lock").open("w") as lock:
+        # Two benches that start at once build it once.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if docker("image", "ls", "--quiet", name):
+            return name, "present"
+        if kept.is_file():
+            _load(kept)
+            if docker("image", "ls", "--quiet", name):
+                return name, "loaded"
+        _build(name, debian)
+        _save(name, kept)
+        return name, "built"
+
+
+def forget(name: str) -> None:
+    """Take an image out of the engine, unless a container needs it; the compressed file stays."""
+    docker("image", "rm", name, check=False)
+
+
+def _extra_cas() -> list[Path]:
+    return sorted(EXTRA_CAS.glob("*.crt")) if EXTRA_CAS.is_dir() else []
+
+
+def _build(name: str, debian: str) -> None:
+    base = _base(debian)
+    with tempfile.TemporaryDirectory() as directory:
+        context = Path(directory)
+        shutil.copytree(RECIPE, context, dirs_exist_ok=True)
+        (context / "cas").mkdir()
+        for certificate in _extra_cas():
+            shutil.copy(certificate, context / "cas")
+        command = ["build", "--quiet", "--force-rm", "--build-arg", f"BASE={base}", "--tag", name]
+        docker(*command, context, timeout=900, why="build the host image")
+    # The host image has its layers; nothing else needs the name.
+    docker("image", "rm", base, check=False)
+
+
+def _base(debian: str) -> str:
+    """The name of a minimal Debian image in the engine."""
+    official = f"debian:{SUITES[debian]}-slim"
+    if docker("image", "ls", "--quiet", official):
+        return official
+    made = f"claw-bench-base:{debian}"
+    if docker("image", "ls", "--quiet", made):
+        return made
+    if _registry_has(official):
+        docker("pull", "--quiet", official, timeout=300, why=f"pull {official}")
+        return official
+    _bootstrap(made, SUITES[debian])
+    return made
+
+
+def _registry_has(image: str) -> bool:
+    try:
+        done = run(["docker", "manifest", "inspect", image], check=False, timeout=REGISTRY_SECONDS)
+    except BenchError:
+        return False
+    return done.returncode == 0
+
+
+def _bootstrap(name: str, suite: str) -> None:
+    """Make a minimal Debian of its packages."""
+    if os.geteuid() != 0:
+        raise BenchError(
+            "No container registry answers, and making a base image of Debian packages needs root."
+        )
+    mmdebstrap = program("mmdebstrap", "mmdebstrap")
+    hook = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
+    command = [
+        mmdebstrap,
+        "--quiet",
+        "--variant=minbase",
+        *([f"--hook-dir={hook}"] if hook.is_dir() else []),
+        suite,
+    ]
+    with tempfile.NamedTemporaryFile(suffix=".tar") as tarball:
+        run([*command, tarball.name], timeout=900, why=f"make a base image of Debian's {suite} packages")
+        docker("import", tarball.name, name, why="import the base image")
+
+
+def _save(name: str, kept: Path) -> None:
+    """Keep an image as a file, in place of the files of older recipes."""
+    unfinished = kept.with_suffix(".unfinished")
+    _pipe(
+        ["docker", "save", name],
+        [program("zstd", "zstd"), "-q", "-f", "-T0", "-o", str(unfinished)],
+        "keep the image",
+    )
+    unfinished.replace(kept)
+    for older in kept.parent.glob(f"{kept.name.rpartition('-')[0]}-*.zst"):
+        if older != kept:
+            older.unlink()
+
+
+def _load(kept: Path) -> None:
+    _pipe(
+        [program("zstd", "zstd"), "-q", "-dc", str(kept)],
+        ["docker", "load", "--quiet"],
+        "load the kept image",
+    )
+
+
+def _pipe(source: list[str], sink: list[str], why: str) -> None:
+    with subprocess.Popen(source, stdout=subprocess.PIPE) as first:
+        done = subprocess.run(sink, stdin=first.stdout, capture_output=True, text=True, check=False)
+        if first.stdout is not None:
+            first.stdout.close()
+    if first.returncode != 0 or done.returncode != 0:
+        raise BenchError(f"Could not {why}: `{source[0]} | {sink[0]}` failed. {done.stderr.strip()[-500:]}")

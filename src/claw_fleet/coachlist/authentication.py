@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who is asking: the fleet with a service token, or a coach's agent with its key.
+
+Both present `Authorization: Bearer …`. What arrives is hashed, and hashes are compared in constant time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hmac
+
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from claw_fleet.coachlist import conf
+from claw_fleet.coachlist.crypto import sha256_hex
+from claw_fleet.coachlist.errors import Conflict
+from claw_fleet.coachlist.models import CompanionProfile, Status, Wanted
+
+SECRET_MAX = 512
+# How exact "last used" is. Every request writing it would make each read a write.
+LAST_USED_STEP = datetime.timedelta(minutes=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ServicePrincipal:
+    """The fleet."""
+
+    is_authenticated: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class CoachPrincipal:
+    """A coach's agent; `pk` is the coach's."""
+
+    coach: CompanionProfile
+    is_authenticated: bool = True
+
+    @property
+    def pk(self) -> int:
+        """The coach's primary key, by which DRF throttles."""
+        return self.coach.pk
+
+
+class _Bearer(BaseAuthentication):
+    """The common part: find the secret, and say how to present one."""
+
+    realm = ""
+    what = ""
+
+    def authenticate_header(self, request: Request) -> str:
+        """The challenge that makes a refusal a 401."""
+        return f'Bearer realm="{self.realm}"'
+
+    @sensitive_variables()
+    def secret(self, request: Request) -> str | None:
+        """The presented secret; None when there is no Authorization header at all."""
+        header = get_authorization_header(request)
+        if not header:
+            return None
+        scheme, _, value = header.partition(b" ")
+        value = value.strip()
+        if scheme.lower() != b"bearer" or not value.isascii() or not 0 < len(value) <= SECRET_MAX:
+            raise AuthenticationFailed(f"Send the header “Authorization: Bearer <{self.what}>”.")
+        return value.decode("ascii")
+
+
+class ServiceTokenAuthentication(_Bearer):
+    """The fleet's own token, one of COACHLIST_SERVICE_TOKENS."""
+
+    realm = "coachlist internal"
+    what = "service token"
+
+    @sensitive_variables()
+    def authenticate(self, request: Request) -> tuple[ServicePrincipal, None] | None:
+        """The fleet, if the token is one of those configured."""
+        secret = self.secret(request)
+        if secret is None:
+            return None
+        presented = sha256_hex(secret)
+        # Every token is compared, so the time taken does not tell which of them was nearly right.
+        matches = [hmac.compare_digest(presented, sha256_hex(token)) for token in conf.service_tokens()]
+        if not any(matches):
+            raise AuthenticationFailed(
+                "This service token is not accepted. Use one of those in COACHLIST_SERVICE_TOKENS."
+            )
+        return ServicePrincipal(), None
+
+
+class CompanionAPIKeyAuthentication(_Bearer):
+    """A coach's own key. It opens that coach's data and nothing else.
+
+    It is refused once revoked or replaced, and as soon as the coach is wanted removed. While she is paused it
+    goes on working; what it may do then is `CoachMayWrite`'s to say.
+    """
+
+    realm = "coachlist"
+    what = "the coach's key"
+
+    @sensitive_variables()
+    def authenticate(self, request: Request) -> tuple[CoachPrincipal, None] | None:
+        """The coach whose key it is."""
+        secret = self.secret(request)
+        if secret is None:
+            return None
+        presented = sha256_hex(secret)
+        coach = CompanionProfile.objects.filter(key_sha256=presented).first()
+        if coach is None or not hmac.compare_digest(coach.key_sha256, presented):
+            raise AuthenticationFailed("This key is not valid: it is unknown, replaced or revoked.")
+        if coach.wanted == Wanted.REMOVED or coach.status == Status.REMOVED:
+            raise AuthenticationFailed("This coach is removed, so her key is not valid any more.")
+        now = timezone.now()
+        if coach.key_last_used_at is None or coach.key_last_used_at < now - LAST_USED_STEP:
+            # Only while it is still this key: a rotation in between has cleared the column.
+            CompanionProfile.objects.filter(pk=coach.pk, key_sha256=presented).update(key_last_used_at=now)
+        return CoachPrincipal(coach), None
+
+
+class IsService(BasePermission):
+    """Only the fleet."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """Whether the fleet is asking."""
+        return isinstance(request.user, ServicePrincipal)
+
+
+class IsCoach(BasePermission):
+    """Only a coach's agent."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """Whether a coach's agent is asking."""
+        return isinstance(request.user, CoachPrincipal)
+
+
+class CoachMayWrite(BasePermission):
+    """A paused coach's key reads and does not write."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """True, or a 409 that says what to do."""
+        if request.method in SAFE_METHODS or not isinstance(request.user, CoachPrincipal):
+            return True
+        if request.user.coach.wanted == Wanted.PAUSED:
+            raise Conflict(
+                "This coach is paused: her data can be read and not changed. Resume her in the admin first.",
+                "paused",
+            )
+        return True

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""System checks: what must be configured before the application may start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography.fernet import Fernet
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from claw_fleet.coachlist import conf
+
+SERVICE_TOKEN_MIN = 32
+
+
+@register("coachlist")
+def check_secrets(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Encryption keys must be there and well formed; service tokens should be there, and long."""
+    messages: list[CheckMessage] = []
+    keys = conf.encryption_keys()
+    if not keys:
+        messages.append(
+            Error(
+                "No encryption key: gateway tokens could not be stored.",
+                hint="Set COACHLIST_ENCRYPTION_KEYS to one or more Fernet keys. Make one with: python -c "
+                '"from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"',
+                id="coachlist.E001",
+            )
+        )
+    for number, key in enumerate(keys, start=1):
+        try:
+            Fernet(key)
+        except ValueError:
+            messages.append(
+                Error(
+                    f"Encryption key number {number} is not a Fernet key.",
+                    hint="A Fernet key is 32 bytes in URL-safe base64: 44 characters.",
+                    id="coachlist.E002",
+                )
+            )
+    tokens = conf.service_tokens()
+    if not tokens:
+        messages.append(
+            Warning(
+                "No service token: the fleet cannot use the internal API.",
+                hint="Set COACHLIST_SERVICE_TOKENS to a token such as `openssl rand -hex 32` prints.",
+                id="coachlist.W001",
+            )
+        )
+    if any(len(token) < SERVICE_TOKEN_MIN for token in tokens):
+        messages.append(
+            Warning(
+                f"A service token has fewer than {SERVICE_TOKEN_MIN} characters and could be guessed.",
+                hint="Use a token such as `openssl rand -hex 32` prints.",
+                id="coachlist.W002",
+            )
+        )
+    return messages

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gateways and coaches.
+
+A coach's row has two writers, and each writes its own columns only: people say what is wanted
+(`people.py`), the fleet says what it made of it (`fleet.py`). Neither saves a whole row it once read,
+so no click is lost to a run in progress, and no outcome to a click.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Aggregate, Count, F, Q, Value
+from django.db.models.functions import MD5, Cast, JSONObject
+from django.utils import timezone
+
+from claw_fleet.coachlist import crypto, rules
+
+
+class Wanted(models.TextChoices):
+    """What people want of a coach's agent."""
+
+    RUNNING = "running", "running"
+    PAUSED = "paused", "paused"
+    REMOVED = "removed", "removed"
+
+
+class Status(models.TextChoices):
+    """What the fleet made of it."""
+
+    PENDING = "pending", "pending"
+    PROVISIONING = "provisioning", "provisioning"
+    ACTIVATING = "activating", "activating"
+    ACTIVE = "active", "active"
+    PAUSED = "paused", "paused"
+    REMOVED = "removed", "removed"
+    ERROR = "error", "error"
+
+
+# The status at which a coach rests, for each thing people can want.
+SETTLED = {Wanted.RUNNING: Status.ACTIVE, Wanted.PAUSED: Status.PAUSED, Wanted.REMOVED: Status.REMOVED}
+
+# What the coach list shows of a row, in its order. The list's ETag covers these and nothing else.
+ROW_FIELDS = (
+    "pk",
+    "agent_id",
+    "name",
+    "vars",
+    "wanted",
+    "generation",
+    "status",
+    "observed_generation",
+    "reason",
+    "gateway",
+    "key_id",
+    "key_sha256",
+    "key_generation",
+    "key_wanted_generation",
+)
+
+
+class GatewayQuerySet(models.QuerySet["Gateway"]):
+    """Queries on gateways."""
+
+    def with_used(self) -> GatewayQuerySet:
+        """Annotate `used`: how many coaches each gateway holds."""
+        return self.annotate(used=Count("coaches"))
+
+
+class Gateway(models.Model):
+    """One OpenClaw gateway: where it is reached, with which token, and how many coaches it carries."""
+
+    name = models.CharField(
+        primary_key=True,
+        max_length=27,
+        validators=[rules.validate_gateway_name],
+        help_text="For example gw-a.",
+    )
+    url = models.CharField(
+        "address",
+        max_length=500,
+        blank=True,
+        validators=[rules.validate_gateway_url],
+        help_text="Where this application reaches the gateway; /v1/responses is appended.",
+    )
+    url_set_at = models.DateTimeField("address set at", null=True, editable=False)
+    capacity = models.PositiveIntegerField(default=100, help_text="How many coaches may be placed here.")
+    token_encrypted = models.TextField(blank=True, editable=False)
+    token_sha256 = models.CharField("token's SHA-256", max_length=64, blank=True, editable=False)
+
+    objects = GatewayQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def set_url(self, url: str) -> bool:
+        """Take a new address; whether it differs from the old one."""
+        if url == self.url:
+            return False
+        self.url, self.url_set_at = url, timezone.now()
+        return True
+
+    def set_token(self, token: str) -> bool:
+        """Take a new token, to be stored encrypted; whether it differs from the old one."""
+        digest = crypto.sha256_hex(token)
+        if digest == self.token_sha256:
+            return False
+        self.token_encrypted, self.token_sha256 = crypto.encrypt(token), digest
+        return True
+
+    def token(self) -> str:
+        """The token in plain, or "" if there is none; raises crypto.Undecryptable."""
+        return crypto.decrypt(self.token_encrypted) if self.token_encrypted else ""
+
+
+class _Joined(Aggregate):
+    """All values of a text expression in one, separated by commas, in any order."""
+
+    function = "STRING_AGG"
+    template = "%(function)s(%(expressions)s, ',')"
+    output_field = models.TextField()
+
+    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        """SQLite's name for it."""
+        return self.as_sql(compiler, connection, function="GROUP_CONCAT", **extra)
+
+
+class CompanionQuerySet(models.QuerySet["CompanionProfile"]):
+    """Queries on coaches."""
+
+    def due(self) -> CompanionQuerySet:
+        """Those the fleet has something to do for."""
+        settled = Q()
+        for wanted, status in SETTLED.items():
+            settled |= Q(wanted=wanted, status=status)
+        return self.filter(
+            ~settled
+            | ~Q(generation=F("observed_generation"))
+            | (~Q(key_generation=F("key_wanted_generation")) & ~Q(wanted=Wanted.REMOVED))
+        )
+
+    def etag(self) -> str:
+        """The entity tag of exactly what the coach list shows of these rows, by one aggregate query.
+
+        It is made from the values themselves and not from a time of change, so an import or a bulk update
+        changes it too, and a write that changes nothing visible does not.
+        """
+        # Rows are digested by the database, so that ten thousand coaches do not travel for a 304.
+        row = JSONObject(**{field: F(field) for field in ROW_FIELDS})
+        joined: str | None = self.order_by().aggregate(rows=_Joined(MD5(Cast(row, models.TextField()))))[
+            "rows"
+        ]
+        # The order in which a database aggregates is its own affair; sorted, it does not matter.
+        digests = sorted((joined or "").split(","))
+        return f'"{hashlib.sha256(",".join(digests).encode()).hexdigest()[:40]}"'
+
+
+class CompanionProfile(models.Model):
+    """A coach who should have an agent: people's columns, then the fleet's."""
+
+    # Written by people.
+    agent_id = models.CharField(
+        max_length=255,
+        unique=True,
+        validators=[rules.validate_agent_id],
+        help_text="For example coach-anna. It cannot be changed later.",
+    )
+    name = models.CharField(max_length=255, validators=[rules.validate_name])
+    vars = models.JSONField(
+        "template variables",
+        default=dict,
+        blank=True,
+        validators=[rules.validate_vars],
+        help_text='What the workspace templates may use, as a JSON object of plain values: {"tone": "warm"}.',
+    )
+    wanted = models.CharField(max_length=16, choices=Wanted, default=Wanted.RUNNING, editable=False)
+    generation = models.PositiveBigIntegerField(
+        default=1, editable=False, help_text="Counts what people changed."
+    )
+    key_wanted_generation = models.PositiveBigIntegerField("wanted key", default=1, editable=False)
+
+    # Written by the fleet.
+    status = models.CharField(max_length=16, choices=Status, default=Status.PENDING, editable=False)
+    status_changed_at = models.DateTimeField(null=True, editable=False)
+    observed_generation = models.PositiveBigIntegerField(
+        default=0, editable=False, help_text="The last of people's changes that the fleet has carried out."
+    )
+    reason = models.TextField(blank=True, editable=False)
+    gateway = models.ForeignKey(
+        Gateway, null=True, blank=True, editable=False, on_delete=models.PROTECT, related_name="coaches"
+    )
+    key_id = models.CharField(max_length=255, blank=True, editable=False)
+    key_sha256 = models.CharField("key's SHA-256", max_length=64, blank=True, editable=False)
+    key_generation = models.PositiveBigIntegerField("key", default=0, editable=False)
+    key_created_at = models.DateTimeField(null=True, editable=False)
+    key_rotated_at = models.DateTimeField(null=True, editable=False)
+    key_revoked_at = models.DateTimeField(null=True, editable=False)
+    key_last_used_at = models.DateTimeField(null=True, editable=False)
+
+    objects = CompanionQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "coach"
+        verbose_name_plural = "coaches"
+        ordering = ("pk",)
+        indexes = (
+            models.Index(fields=["status"], name="coachlist_status"),
+            # A presented key is found by its hash; the partial index below would not be used for that.
+            models.Index(fields=["key_sha256"], name="coachlist_key_sha256"),
+        )
+        constraints = (
+            # A key belongs to one coach.
+            models.UniqueConstraint(
+                fields=["key_sha256"], condition=~Q(key_sha256=Value("")), name="coachlist_one_coach_a_key"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.agent_id})"
+
+    def clean(self) -> None:
+        """A new agent id must not differ from an existing one in case alone."""
+        super().clean()
+        if self._state.adding:
+            other = CompanionProfile.objects.filter(agent_id__iexact=self.agent_id).first()
+            if other is not None:
+                raise ValidationError(
+                    {"agent_id": f"The agent id “{other.agent_id}” is already there. Choose another one."}
+                )
+
+    @property
+    def due(self) -> str:
+        """Why the fleet has something to do for this coach, in a few words; "" if it has not."""
+        settled = SETTLED.get(Wanted(self.wanted)) if self.wanted in Wanted.values else None
+        if self.status != settled:
+            return f"wanted {self.wanted}, is {self.status}"
+        if self.generation != self.observed_generation:
+            return f"change {self.generation}, carried out {self.observed_generation}"
+        if self.key_generation != self.key_wanted_generation and self.wanted != Wanted.REMOVED:
+            return f"key {self.key_wanted_generation} wanted, has {self.key_generation}"
+        return ""

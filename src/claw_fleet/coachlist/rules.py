@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a well-formed coach and gateway look like: pure functions, used by forms, serializers and commands.
+
+Each validator takes the value and raises Django's ValidationError with a sentence that names the rule.
+Rows that reach the table without a form may break every one of these rules, and are still served.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ValidationError
+
+AGENT_ID = re.compile(r"[a-z0-9_][a-z0-9_-]{0,63}")
+GATEWAY_NAME = re.compile(r"[a-z][a-z0-9-]{0,26}")
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+SESSION_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+SHA256_HEX = re.compile(r"[0-9a-f]{64}")
+
+# The gateway answers requests for its placeholder agent "main" itself, so no coach may be called that.
+RESERVED_AGENT_IDS = frozenset({"main"})
+# ?gateway=none means "claimed by nobody".
+RESERVED_GATEWAY_NAMES = frozenset({"none"})
+
+NAME_MAX = 200
+TOKEN_MAX = 512
+
+
+def validate_agent_id(value: str) -> None:
+    """Refuse an agent id the gateway could not serve."""
+    if not AGENT_ID.fullmatch(value):
+        raise ValidationError(
+            "An agent id is 1 to 64 characters: lower-case letters, digits, hyphens and underscores, "
+            "and it does not start with a hyphen.",
+            code="agent_id",
+        )
+    if value in RESERVED_AGENT_IDS:
+        raise ValidationError(
+            "The agent id “%(value)s” is reserved by the gateway. Choose another one.",
+            code="agent_id_reserved",
+            params={"value": value},
+        )
+
+
+def validate_name(value: str) -> None:
+    """Refuse a name that is empty, too long, or holds control characters (newlines included)."""
+    if not value.strip() or len(value) > NAME_MAX:
+        raise ValidationError(f"A name is 1 to {NAME_MAX} characters.", code="name_length")
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        raise ValidationError("A name holds no control characters; a line break is one.", code="name_control")
+
+
+def validate_vars(value: object) -> None:
+    """Refuse template variables that are not an object of plain values."""
+    if not isinstance(value, dict):
+        raise ValidationError(
+            'Template variables are a JSON object such as {"tone": "warm"}.', code="vars_object"
+        )
+    for key, item in value.items():
+        if not isinstance(key, str) or not VARIABLE_NAME.fullmatch(key):
+            raise ValidationError(
+                "“%(key)s” is not a variable name: letters, digits and underscores, no digit first.",
+                code="vars_key",
+                params={"key": key},
+            )
+        if item is not None and not isinstance(item, (str, int, float, bool)):
+            raise ValidationError(
+                "The variable “%(key)s” holds a list or an object. Give it text, a number or true/false.",
+                code="vars_value",
+                params={"key": key},
+            )
+        if isinstance(item, float) and not math.isfinite(item):
+            raise ValidationError(
+                "The variable “%(key)s” is not a finite number.", code="vars_number", params={"key": key}
+            )
+
+
+def validate_gateway_name(value: str) -> None:
+    """Refuse a gateway name that could not be a Unix user and a unit."""
+    if not GATEWAY_NAME.fullmatch(value) or value in RESERVED_GATEWAY_NAMES:
+        raise ValidationError(
+            "A gateway name is 1 to 27 characters: lower-case letters, digits and hyphens, "
+            "starting with a letter, and not “none”.",
+            code="gateway_name",
+        )
+
+
+def validate_gateway_url(value: str) -> None:
+    """Refuse an address that is not plain http(s)://host[:port][/path]."""
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not value.isascii() or any(c.isspace() or not c.isprintable() for c in value):
+        raise ValidationError(
+            "A gateway's address starts with https:// or http:// and names a host, "
+            "for example https://gateway.example.org/gw-a.",
+            code="gateway_url",
+        )
+    if parts.username is not None or parts.password is not None or "?" in value or "#" in value:
+        raise ValidationError(
+            "A gateway's address holds no user name, password, query or fragment: "
+            "only scheme, host, port and path.",
+            code="gateway_url_parts",
+        )
+
+
+def validate_gateway_token(value: str) -> None:
+    """Refuse a token that could not travel in an HTTP header."""
+    if not 16 <= len(value) <= TOKEN_MAX or not value.isascii() or not all("!" <= c <= "~" for c in value):
+        raise ValidationError(
+            f"A gateway's token is 16 to {TOKEN_MAX} visible ASCII characters without spaces.",
+            code="gateway_token",
+        )
+
+
+def validate_session_slug(value: str) -> None:
+    """Refuse a session name the gateway would fold into another one."""
+    if not SESSION_SLUG.fullmatch(value):
+        raise ValidationError(
+            "A session is 1 to 64 characters: lower-case letters, digits, hyphens and underscores, "
+            "starting with a letter or a digit.",
+            code="session",
+        )
+
+
+def validate_sha256(value: str) -> None:
+    """Refuse anything but a SHA-256 in lower-case hexadecimal."""
+    if not SHA256_HEX.fullmatch(value):
+        raise ValidationError(
+            "Send the SHA-256 of the key as 64 lower-case hexadecimal digits, never the key.", code="sha256"
+        )

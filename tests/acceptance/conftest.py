@@ -1,0 +1,34 @@
+"""One fleet for all: made by `make up` in a state directory of its own, taken away by `make down`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .fleet import ROOT, Fleet
+
+STATE = Path(os.environ.get("CLAW_ACCEPTANCE_STATE") or ROOT / ".cache" / "bench" / "acceptance")
+KEEP = "CLAW_ACCEPTANCE_KEEP"
+"""Set it to leave the fleet up, to look at it or to run tests on it again."""
+
+
+@pytest.fixture(scope="session")
+def first_up() -> Iterator[tuple[Fleet, str]]:
+    """The fleet, and what the first `make up` printed."""
+    fleet = Fleet(STATE)
+    done = fleet.make("up")
+    try:
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield fleet, done.stdout
+    finally:
+        if not os.environ.get(KEEP):
+            fleet.make("down")
+
+
+@pytest.fixture(scope="session")
+def fleet(first_up: tuple[Fleet, str]) -> Fleet:
+    """The fleet."""
+    return first_up[0]

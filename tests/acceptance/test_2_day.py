@@ -1,0 +1,136 @@
+"""A day in the life of a fleet: coaches come, pause, come back and go while others speak."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from .fleet import Fleet, Play, until
+
+
+def hidden(diffs: list[tuple[str, str, object]]) -> list[tuple[str, str, object]]:
+    """Diffs of what is on the machine: what nobody can know beforehand is a key's random name."""
+    return [diff for diff in diffs if "key" not in diff[1]]
+
+
+def coaches_tasks(play: Play) -> list[str]:
+    """The tasks that changed something."""
+    return sorted(play.changed)
+
+
+@pytest.fixture(scope="module")
+def dora(fleet: Fleet) -> str:
+    """A fourth coach, made in the admin, not yet provisioned."""
+    with fleet.admin() as admin:
+        admin.add("coach-dora", "Dora", town="Dresden")
+    return "coach-dora"
+
+
+def test_check_predicts_what_the_run_does_and_writes_nothing(fleet: Fleet, dora: str) -> None:
+    files, rows, heard = fleet.files(), fleet.rows(), fleet.heard_until_now()
+    asked = len(fleet.requests_to_django())
+    predicted = fleet.provision(dora, "--check", "--diff")
+    assert predicted.rc == 0, predicted.output
+    assert fleet.files() == files
+    assert fleet.rows() == rows
+    assert fleet.heard_until_now() == heard
+    assert not [line for line in fleet.requests_to_django()[asked:] if not line.startswith("GET ")]
+    assert "Dora" in str(predicted.diffs())
+
+    # The run itself, while another coach's long turn is under way.
+    anna_gateway = fleet.row("coach-anna")["gateway"]
+    pids = {name: fleet.pid(name) for name in ("gw-a", "gw-b")}
+    with ThreadPoolExecutor() as pool:
+        long_turn = pool.submit(fleet.ask, "coach-anna", "slow:20", "long")
+        until("the long turn to reach the provider", lambda: fleet.heard("slow:20", after=heard))
+        play = fleet.provision(dora, "--diff")
+        assert not long_turn.done(), "the turn ended before the play; it proves nothing"
+        reply = long_turn.result()
+    assert play.rc == 0, play.output
+    assert coaches_tasks(play) == coaches_tasks(predicted)
+    assert hidden(play.diffs()) == hidden(predicted.diffs())
+    assert reply.status == 200
+    assert len(reply.arrivals) >= 20 and reply.arrivals[-1] >= 19
+    assert {name: fleet.pid(name) for name in pids} == pids, f"anna is on {anna_gateway}"
+    assert fleet.row(dora)["status"] == "active"
+    assert "Dora" in fleet.ask(dora, "who are you?").text
+
+
+def test_pause_resume_remove_and_back_again(fleet: Fleet, dora: str) -> None:
+    gateway, pk = fleet.row(dora)["gateway"], fleet.row(dora)["pk"]
+    fleet.ask(dora, "My dog is called Quaxi.")
+    key = fleet.credentials(dora)["api_key"]
+
+    with fleet.admin() as admin:
+        admin.act("pause", pk)
+        assert fleet.provision(dora).rc == 0
+        assert fleet.row(dora)["status"] == "paused"
+        before = fleet.heard_until_now()
+        assert fleet.turn(gateway, dora).status == 400
+        assert fleet.ask(dora, "are you there?", key=key).status == 409
+        assert fleet.heard(after=before) == []
+
+        admin.act("resume", pk)
+        assert fleet.provision(dora).rc == 0
+        assert fleet.row(dora)["status"] == "active"
+        assert "Quaxi" in fleet.ask(dora, "recall").text
+
+        admin.act("remove", pk)
+        assert fleet.provision(dora).rc == 0
+        row = fleet.row(dora)
+        assert (row["status"], row["key_sha256"], row["gateway"]) == ("removed", "", None)
+        assert fleet.turn(gateway, dora).status == 400
+        with fleet.api(key) as api:
+            assert api.get("/clients/").status_code == 401
+        assert "Quaxi" not in fleet.sh(f"ls /var/lib/claw/{gateway}")
+        aside = fleet.sh(f"ls /var/lib/claw/{gateway}/removed").split()
+        assert [name for name in aside if name.startswith(f"{dora}-")]
+        for left in ("workspaces", "credentials", "agents"):
+            assert dora not in fleet.sh(f"ls /var/lib/claw/{gateway}/{left}").split()
+
+        # OpenClaw keeps a removed agent's database open for a while, so the same id has to wait for it.
+        admin.act("provision", pk)
+        waits = fleet.provision(dora)
+        assert waits.rc != 0 and "restart openclaw-gateway@" in waits.output
+        row = fleet.row(dora)
+        assert row["status"] == "error" and "still has its old database open" in row["reason"]
+        fleet.sh(f"systemctl restart openclaw-gateway@{row['gateway']}")
+        again = fleet.provision(dora)
+        assert again.rc == 0, again.output
+        assert fleet.row(dora)["status"] == "active"
+        assert fleet.credentials(dora)["api_key"] != key
+        assert "Quaxi" not in fleet.ask(dora, "recall").text
+
+
+def test_a_new_key_and_the_old_one_refused(fleet: Fleet) -> None:
+    old = fleet.credentials("coach-ben")["api_key"]
+    with fleet.admin() as admin:
+        admin.act("rotate_key", fleet.row("coach-ben")["pk"])
+    assert fleet.provision("coach-ben").rc == 0
+    new = fleet.credentials("coach-ben")["api_key"]
+    assert new != old
+    with fleet.api(old) as api:
+        assert api.get("/clients/").status_code == 401
+    with fleet.api(new) as api:
+        assert api.get("/clients/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("agent_id", "headers", "status"),
+    [
+        ("nobody", {}, 400),
+        (None, {}, 400),
+        ("", {}, 400),
+        ("main", {}, 400),
+        ("MAIN", {}, 400),
+        ("coach-anna", {"token": "0" * 48}, 401),
+    ],
+)
+def test_nobody_else_answers(
+    fleet: Fleet, agent_id: str | None, headers: dict[str, str], status: int
+) -> None:
+    gateway = fleet.row("coach-anna")["gateway"]
+    before = fleet.heard_until_now()
+    assert fleet.turn(gateway, agent_id, **headers).status == status
+    assert fleet.heard(after=before) == []

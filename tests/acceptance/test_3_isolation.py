@@ -1,0 +1,161 @@
+"""Coaches never share anything; agents have nothing to touch the machine with; one narrow way in."""
+
+from __future__ import annotations
+
+import uuid
+
+import httpx
+import pytest
+
+from .fleet import Fleet
+
+TOOLS = (
+    "exec", "process", "read", "write", "edit", "apply_patch", "openclaw", "plugins", "terminal", "secrets", "gateway",
+    "nodes", "cron", "automations", "sessions_list", "sessions_history", "sessions_search", "sessions_send",
+    "sessions_spawn", "subagents", "agents_list", "browser", "web_fetch", "web_search", "canvas", "image", "message",
+    "memory_search", "memory_get", "tool_call", "portal",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_no_tool_is_offered_or_run(fleet: Fleet, tool: str) -> None:
+    before = fleet.heard_until_now()
+    mark = uuid.uuid4().hex
+    asked = f'tool:{tool} {{"command": "touch /tmp/{mark}", "path": "/tmp/{mark}"}}'
+    reply = fleet.turn(fleet.row("coach-anna")["gateway"], "coach-anna", asked)
+    assert reply.status == 200
+    for request in fleet.heard(after=before):
+        assert not request["tools"]
+    assert fleet.machine.run(f"find /tmp /var/lib/claw -name '{mark}*' | grep .").rc == 1
+    said = reply.text.lower()
+    assert not said or "not found" in said or "not available" in said or "unknown" in said, reply.text
+
+
+def test_an_agent_cannot_find_the_session_of_another(fleet: Fleet) -> None:
+    secret = f"SECRET-{uuid.uuid4().hex}"
+    fleet.ask("coach-anna", f"remember {secret}", "private")
+    before = fleet.heard_until_now()
+    for text in ("recall", f'tool:sessions_search {{"query": "{secret[:10]}"}}', "tool:sessions_list {}"):
+        for session in ("private", "agent:coach-anna:private", "main"):
+            reply = fleet.ask("coach-ben", text, session)
+            assert secret not in reply.text
+    assert not [request for request in fleet.heard(after=before) if secret in str(request)]
+
+
+def test_two_sessions_of_one_agent_never_mix(fleet: Fleet) -> None:
+    one, two = (f"SECRET-{uuid.uuid4().hex}" for _ in range(2))
+    fleet.ask("coach-anna", f"remember {one}", "session-one")
+    fleet.ask("coach-anna", f"remember {two}", "session-two")
+    first, second = (
+        fleet.ask("coach-anna", "recall", "session-one"),
+        fleet.ask("coach-anna", "recall", "session-two"),
+    )
+    assert one in first.text and two not in first.text
+    assert two in second.text and one not in second.text
+
+
+@pytest.mark.parametrize("agent_id", ["coach-anna", "coach-ben", "coach-clara"])
+def test_a_session_key_of_another_agent_leads_nowhere(fleet: Fleet, agent_id: str) -> None:
+    """Whoever holds the gateway's token names agent B and a session of agent A: she does not get A's words."""
+    secret = f"SECRET-{uuid.uuid4().hex}"
+    other = "coach-ben" if agent_id != "coach-ben" else "coach-anna"
+    gateway = fleet.row(agent_id)["gateway"]
+    own = f"agent:{agent_id}:cross"
+    assert fleet.turn(gateway, agent_id, f"remember {secret}", x_openclaw_session_key=own).status == 200
+    if fleet.row(other)["gateway"] != gateway:
+        other = "nobody"
+    for key in ("cross", own, own.upper(), f"agent:{agent_id}:main"):
+        reply = fleet.turn(gateway, other, "recall", x_openclaw_session_key=key)
+        assert secret not in reply.text + reply.body
+
+
+REFUSED = [
+    ("POST", "/api/v1/admin/rpc"),
+    ("GET", "/v1/models"),
+    ("POST", "/tools/invoke"),
+    ("GET", "/"),
+    ("GET", "/openclaw"),
+    ("POST", "/v1/embeddings"),
+    ("POST", "/v1/responses/../../api/v1/admin/rpc"),
+    ("POST", "/v1/responses/..%2f..%2fapi/v1/admin/rpc"),
+    ("POST", "//api/v1/admin/rpc"),
+    ("POST", "/V1/RESPONSES"),
+    ("POST", "/v1/responses/"),
+    ("POST", "/v1/responses%00"),
+    ("POST", "/v1/models?/v1/responses"),
+    ("POST", "/readyz"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), REFUSED)
+def test_everything_else_is_not_found_also_with_the_token(fleet: Fleet, method: str, path: str) -> None:
+    gateway = fleet.row("coach-anna")["gateway"]
+    body = {"method": "config.get", "params": {}}
+    with fleet.way_in(gateway) as http:
+        url = httpx.URL(f"{str(http.base_url).rstrip('/')}").copy_with(raw_path=f"/{gateway}{path}".encode())
+        answer = http.request(method, url, json=body, headers={"x-openclaw-agent-id": "coach-anna"})
+    assert answer.status_code in (404, 400) if "%00" in path else answer.status_code == 404, answer.text
+    assert "payload" not in answer.text
+
+
+def test_health_passes_and_says_nothing_else(fleet: Fleet) -> None:
+    with fleet.way_in(fleet.row("coach-anna")["gateway"]) as http:
+        answer = http.get("/healthz")
+    assert answer.status_code == 200
+
+
+def test_both_endpoints_answer(fleet: Fleet) -> None:
+    body = {"model": "openclaw", "messages": [{"role": "user", "content": "hello"}]}
+    with fleet.way_in(fleet.row("coach-anna")["gateway"]) as http:
+        answer = http.post("/v1/chat/completions", json=body, headers={"x-openclaw-agent-id": "coach-anna"})
+    assert answer.status_code == 200
+    assert "Anna" in answer.json()["choices"][0]["message"]["content"]
+
+
+def test_the_first_word_arrives_before_the_last_is_made(fleet: Fleet) -> None:
+    for reply in (
+        fleet.ask("coach-anna", "slow:5", "stream"),
+        fleet.turn(fleet.row("coach-anna")["gateway"], "coach-anna", "slow:5"),
+    ):
+        assert reply.status == 200
+        assert reply.arrivals[-1] - reply.arrivals[0] >= 3
+
+
+def test_gateways_of_one_machine_cannot_read_each_other(fleet: Fleet) -> None:
+    for one, other in (("gw-a", "gw-b"), ("gw-b", "gw-a")):
+        for path in (
+            f"/var/lib/claw/{other}",
+            f"/var/lib/claw/{other}/token",
+            f"/etc/claw/{other}/agents.json",
+        ):
+            assert (
+                fleet.machine.run(
+                    f"runuser -u claw-{one} -- cat {path} || runuser -u claw-{one} -- ls {path}"
+                ).rc
+                != 0
+            )
+        own = f"/etc/claw/{one}/agents.json"
+        assert fleet.machine.run(f"runuser -u claw-{one} -- cat {own}").rc == 0
+        for attempt in (
+            f"sh -c 'echo x >> {own}'",
+            f"mv {own} {own}.x",
+            f"touch /etc/claw/{one}/x",
+            f"rm -f {own}",
+        ):
+            assert fleet.machine.run(f"runuser -u claw-{one} -- {attempt}").rc != 0
+        listening = fleet.sh("ss -Hltn").splitlines()
+        ports = {line.split()[3] for line in listening}
+        open_ports = {port for port in ports if not port.startswith(("127.", "[::1]"))}
+        assert {port.rpartition(":")[2] for port in open_ports} <= {"22", "8080"}, open_ports
+
+
+def test_after_a_reboot_all_answer(fleet: Fleet) -> None:
+    fleet.reboot()
+    with fleet.api() as api:
+        names = [row["name"] for row in api.get("/internal/gateways/").raise_for_status().json()["results"]]
+    assert {"gw-a", "gw-b"} <= set(names)
+    done = fleet.make("up")
+    assert done.returncode == 0, done.stdout
+    for agent_id, row in fleet.rows().items():
+        if row["status"] == "active":
+            assert fleet.ask(agent_id, "still there?").status == 200

@@ -1,0 +1,259 @@
+"""The roster and its agents against a real OpenClaw gateway: what is written is what is served."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.claw.fleet.plugins.module_utils._activation import Activation
+from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents, Outcome
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayRefused
+from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest
+from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries, Roster, RosterError
+from ansible_collections.claw.fleet.plugins.module_utils._workspace import OwnedFile
+
+from .gateway_process import GatewayProcess, wait_for
+
+
+@pytest.fixture(scope="module")
+def tree() -> Path:
+    """An OpenClaw tree as claw.fleet.openclaw_tree builds it."""
+    given = os.environ.get("CLAW_OPENCLAW_TREE")
+    assert given, "set CLAW_OPENCLAW_TREE to the directory of an OpenClaw tree"
+    return Path(given)
+
+
+@pytest.fixture(scope="module")
+def process(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """A gateway that is ready, with a roster that the tests share and leave empty."""
+    process = GatewayProcess(tree, tmp_path_factory.mktemp("gateway"))
+    try:
+        assert Roster(process.gateway).create() is True
+        process.start_ready()
+        yield process
+    finally:
+        process.close()
+
+
+@pytest.fixture
+def agents(process: GatewayProcess) -> Iterator[Agents]:
+    """The agents of the gateway; all are gone afterwards."""
+    if not process.state().running:
+        process.start_ready()
+    agents = Agents(process.gateway)
+    yield agents
+    Roster(process.gateway).apply({})
+
+
+def row(agent_id: str, wanted: str = "running", **more: Any) -> dict[str, Any]:
+    """A coach as the inventory gives her."""
+    number = sum(agent_id.encode())
+    fields = {"pk": number, "agent_id": agent_id, "name": agent_id.title(), "wanted": wanted}
+    return fields | {"generation": 1, "status": "pending"} | more
+
+
+def soul(agent_id: str) -> list[OwnedFile]:
+    """A workspace with a soul that the provider can tell."""
+    return [OwnedFile("SOUL.md", f"# Soul\n\nSOULMARK-{agent_id}\n".encode(), "agent")]
+
+
+def run(agents: Agents, *rows: dict[str, Any], **options: Any) -> Outcome:
+    """One run; no row may be in error."""
+    outcome = agents.reconcile(
+        list(rows), {row["agent_id"]: soul(row["agent_id"]) for row in rows}, **options
+    )
+    assert [row["error"] for row in outcome.results if row.get("error")] == []
+    return outcome
+
+
+def say(gateway: Gateway, agent_id: str, text: str) -> str:
+    """A turn in the session "test"."""
+    return gateway.turn(agent_id, text, "test", 60)
+
+
+def entry(process: GatewayProcess, agent_id: str) -> dict[str, str]:
+    """A roster entry as it should be."""
+    state = process.state_dir
+    return {
+        "name": agent_id.title(),
+        "workspace": str(state / "workspaces" / agent_id),
+        "agentDir": str(state / "agents" / agent_id / "agent"),
+    }
+
+
+def test_added_agents_answer_and_a_second_run_changes_nothing(
+    process: GatewayProcess, agents: Agents
+) -> None:
+    rows = [row("anna"), row("bert")]
+    predicted = run(agents, *rows, check=True)
+    assert agents.roster.entries() == {}
+    assert not (process.state_dir / "workspaces" / "anna").exists()
+
+    done = run(agents, *rows)
+    assert done == predicted
+    assert (done.changed, done.reloads) == (True, 1)
+    assert process.gateway.served().agents == {name: entry(process, name) for name in ("anna", "bert")}
+    assert "SOULMARK-anna" in say(process.gateway, "anna", "who are you")
+    assert "SOULMARK-bert" in say(process.gateway, "bert", "who are you")
+
+    for check in (False, True):
+        again = run(agents, *rows, check=check)
+        assert (again.changed, again.reloads, again.diff) == (False, 0, [])
+
+
+def test_a_first_turn_is_taken_once_and_apart(process: GatewayProcess, agents: Agents) -> None:
+    rows = [row("olga"), row("paul")]
+    run(agents, *rows)
+    activation = Activation(
+        process.gateway, text="the word is sesame", expect="SOULMARK-", timeout=60, parallel=2
+    )
+    assert activation.run(rows, check=True).changed is True
+    done = activation.run(rows)
+    assert [row["actions"] for row in done.results] == [["took its first turn"]] * 2
+    assert activation.run(rows).changed is False
+    assert "sesame" not in say(process.gateway, "olga", "recall")
+
+
+def test_a_paused_agent_is_unknown_and_a_resumed_one_remembers(
+    process: GatewayProcess, agents: Agents
+) -> None:
+    run(agents, row("carl"))
+    say(process.gateway, "carl", "the word is sesame")
+
+    paused = run(agents, row("carl", "paused"))
+    assert [row["actions"] for row in paused.results] == [["paused"]]
+    with pytest.raises(GatewayRefused, match="Unknown agent 'carl'"):
+        say(process.gateway, "carl", "recall")
+    assert run(agents, row("carl", "paused")).changed is False
+
+    resumed = run(agents, row("carl"))
+    assert [row["actions"] for row in resumed.results] == [["resumed"]]
+    assert "sesame" in say(process.gateway, "carl", "recall")
+
+
+def test_a_removed_agent_comes_back_without_memory(process: GatewayProcess, agents: Agents) -> None:
+    gateway = process.gateway
+    run(agents, row("dora"), row("emil"))
+    say(gateway, "dora", "the word is sesame")
+    memory = process.state_dir / "workspaces" / "dora" / "MEMORY.md"
+    memory.write_text("sesame")
+    say(gateway, "emil", "hello")
+
+    removed = run(agents, row("dora", "removed"), row("emil"))
+    assert [row.get("actions") for row in removed.results] == [["removed"], None]
+    (aside,) = (process.state_dir / "removed").glob("dora-*")
+    assert (aside / "workspace" / "MEMORY.md").read_text() == "sesame"
+    assert (aside / "agent" / "agent" / "openclaw-agent.sqlite").is_file()
+    assert not memory.parent.exists()
+    assert run(agents, row("dora", "removed"), row("emil")).changed is False
+
+    # The gateway has the old database open: coming back now would fail at every turn.
+    (held, emil) = agents.reconcile(
+        [row("dora"), row("emil")], {"dora": soul("dora"), "emil": soul("emil")}
+    ).results
+    assert "still has its old database open" in held["error"]["reason"]
+    assert "error" not in emil
+    assert list(agents.roster.entries()) == ["emil"]
+
+    process.stop()
+    process.start_ready()
+    run(agents, row("dora"), row("emil"))
+    assert "SOULMARK-dora" in say(gateway, "dora", "who are you")
+    assert "sesame" not in say(gateway, "dora", "recall")
+    assert not memory.exists()
+
+
+def test_a_removal_that_was_killed_after_its_commit_point_is_finished(
+    process: GatewayProcess, agents: Agents
+) -> None:
+    run(agents, row("fred"))
+    manifest = Manifest(process.gateway)
+    manifest.removing["fred"] = "20260101T000000Z"
+    manifest.save()
+    Roster(process.gateway).apply({})
+
+    predicted = run(agents, check=True)
+    done = run(agents)
+    assert done == predicted
+    assert done.changed is True
+    assert (process.state_dir / "removed" / "fred-20260101T000000Z" / "workspace" / "SOUL.md").is_file()
+    assert Manifest(process.gateway).removing == {}
+    assert run(agents).changed is False
+
+
+def test_what_openclaw_would_refuse_never_reaches_the_file(process: GatewayProcess, agents: Agents) -> None:
+    run(agents, row("gina"))
+    roster = Path(process.gateway.roster)
+    before = roster.read_bytes(), roster.stat().st_mtime_ns
+    bad: Entries = {"gina": entry(process, "gina"), "hans": entry(process, "hans") | {"name": 7}}
+    with pytest.raises(RosterError, match=r"OpenClaw would refuse .*agents\.entries\.hans\.name"):
+        Roster(process.gateway).apply(bad)
+    assert (roster.read_bytes(), roster.stat().st_mtime_ns) == before
+    assert process.gateway.served().agents.keys() == {"gina"}
+
+
+def test_a_roster_that_is_not_served_is_put_back(process: GatewayProcess, agents: Agents) -> None:
+    run(agents, row("ida"))
+    process.stop()
+    process.write_config(
+        process.config() | {"gateway": process.config()["gateway"] | {"reload": {"mode": "off"}}}
+    )
+    process.start_ready()
+    try:
+        before = Path(process.gateway.roster).read_bytes()
+        with pytest.raises(RosterError, match=r"The old roster was put back and is served"):
+            Roster(process.gateway, serve_timeout=3).apply(
+                {name: entry(process, name) for name in ("ida", "jane")}
+            )
+        assert Path(process.gateway.roster).read_bytes() == before
+        assert process.gateway.served().agents.keys() == {"ida"}
+    finally:
+        process.stop()
+        process.write_config(process.config())
+        process.start_ready()
+
+
+def test_a_write_waits_for_a_gateway_that_starts(process: GatewayProcess, agents: Agents) -> None:
+    process.stop()
+    process.start()
+    pid = process.state().pid
+    assert process.gateway.ready() is False
+    done = run(agents, row("kurt"))
+    assert done.reloads == 1
+    assert process.state().pid == pid
+    assert process.gateway.served().agents.keys() == {"kurt"}
+
+
+def test_a_stopped_gateway_gets_the_file_and_is_not_started(process: GatewayProcess, agents: Agents) -> None:
+    process.stop()
+    done = run(agents, row("lena"))
+    assert (done.changed, done.reloads) == (True, 0)
+    assert process.state().running is False
+    process.start_ready()
+    assert "SOULMARK-lena" in say(process.gateway, "lena", "who are you")
+
+
+def test_a_gateway_that_dies_over_the_change_is_waited_for(process: GatewayProcess, agents: Agents) -> None:
+    run(agents, row("mona"))
+    process.restarts = True
+    roster = Path(process.gateway.roster)
+    before = roster.read_bytes()
+
+    def kill_at_once() -> None:
+        wait_for("the new roster", lambda: roster.read_bytes() != before)
+        process.kill()
+
+    killer = threading.Thread(target=kill_at_once)
+    killer.start()
+    try:
+        pid = process.state().pid
+        run(agents, row("mona"), row("nico"))
+        assert process.state().pid != pid
+        assert process.gateway.served().agents.keys() == {"mona", "nico"}
+    finally:
+        killer.join()
+        process.restarts = False
