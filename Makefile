@@ -11,7 +11,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export CLAW_CACHE_DIR ?= $(CURDIR)/.cache
 
-.PHONY: help up ask down clean test check lint types unit sanity collection molecule acceptance lock
+.PHONY: help up ask down clean test check lint types unit sanity integration molecule acceptance lock
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,13 +42,13 @@ lint: $(STAMP)
 	@ruff check --quiet . && ruff format --check --quiet .
 	@yamllint --strict .
 	@ansible-lint --offline -q
-	@antsibull-changelog lint $(COLLECTION)/changelogs/fragments/*.y*ml 2>/dev/null || (cd $(COLLECTION) && antsibull-changelog lint)
+	@cd $(COLLECTION) && antsibull-changelog lint
 
 types: $(STAMP)
 	@mypy --no-error-summary
 
 unit: $(STAMP)
-	@pytest -q tests/unit tests/coachlist tests/bench $(COLLECTION)/tests/unit
+	@pytest -q -n 2 tests/unit tests/coachlist tests/bench $(COLLECTION)/tests/unit
 
 sanity: $(STAMP) ## ansible-test sanity and units, in environments of their own
 	@tests/ansible-test sanity
@@ -57,10 +57,13 @@ sanity: $(STAMP) ## ansible-test sanity and units, in environments of their own
 molecule: $(STAMP) ## The default Molecule scenario on a systemd host
 	@molecule test
 
+integration: $(STAMP) ## The collection against a real gateway and a real Django, without systemd
+	@pytest -q tests/integration
+
 acceptance: $(STAMP) ## make up and everything it promises, on a bench of its own
 	@pytest -q tests/acceptance
 
-test: check sanity molecule acceptance ## Everything
+test: check sanity integration molecule acceptance ## Everything
 
 lock: ## Pin the newest versions that pyproject.toml allows into requirements.lock (needs uv)
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --extra dev \

@@ -10,8 +10,8 @@ from http.server import ThreadingHTTPServer
 from typing import Any
 
 import httpx
-import provider
 import pytest
+from provider import provider
 
 PROMPT = """You are a personal assistant.
 # Project Context

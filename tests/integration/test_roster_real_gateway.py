@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import platform
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.claw.fleet.plugins.module_utils import _tree
 from ansible_collections.claw.fleet.plugins.module_utils._activation import Activation
 from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents, Outcome
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayRefused
@@ -16,15 +19,22 @@ from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manife
 from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries, Roster, RosterError
 from ansible_collections.claw.fleet.plugins.module_utils._workspace import OwnedFile
 
-from .gateway_process import GatewayProcess, wait_for
+from .gateway_process import ROOT, GatewayProcess, wait_for
+
+COLLECTION = ROOT / "collections" / "ansible_collections" / "claw" / "fleet"
 
 
 @pytest.fixture(scope="module")
 def tree() -> Path:
-    """An OpenClaw tree as claw.fleet.openclaw_tree builds it."""
-    given = os.environ.get("CLAW_OPENCLAW_TREE")
-    assert given, "set CLAW_OPENCLAW_TREE to the directory of an OpenClaw tree"
-    return Path(given)
+    """An OpenClaw tree as claw.fleet.openclaw_tree builds it, kept in the cache."""
+    files = COLLECTION / "roles" / "gateway" / "files" / "openclaw"
+    lock = _tree.read_lock((files / "package.json").read_bytes(), (files / "package-lock.json").read_bytes())
+    arch = _tree.ARCHITECTURES[platform.machine()]
+    cache = Path(os.environ.get("CLAW_CACHE_DIR") or ROOT / ".cache")
+    tree = _tree.Tree(cache / "openclaw" / lock.name, arch)
+    npm = str(Path(sys.executable).with_name("npm"))
+    _tree.build(tree, lock, [npm], {}, foreign=False, private_cache=False)
+    return tree.path
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,11 @@ class Plan:
         return [step.dest for step in self.steps if step.action == "conflict"]
 
     @property
+    def outdated(self) -> list[str]:
+        """The files that a changed template would make different, but nothing is wanted of the coach."""
+        return [step.dest for step in self.steps if step.action == "outdated"]
+
+    @property
     def changes(self) -> bool:
         """Whether anything is to be done."""
         return bool(self.verb or self.writes or self.directories)
@@ -68,6 +73,8 @@ class Plan:
             row["actions"] = [*(row.get("actions") or []), *done]
         if self.conflicts:
             row["conflicts"] = self.conflicts
+        if self.outdated:
+            row["outdated"] = self.outdated
         return row
 
 

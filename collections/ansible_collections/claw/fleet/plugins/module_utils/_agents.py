@@ -163,7 +163,9 @@ class Agents:
             plan.verb = "updated"
         plan.directories = self._directories(agent_id, fresh)
         record = manifest.files.get(agent_id, {})
-        plan.steps = Workspace(home, self._state).plan(files, record, fresh=fresh)
+        plan.steps = Workspace(home, self._state).plan(
+            files, record, due=_coach.is_due(plan.row), fresh=fresh
+        )
 
     def _entry(self, row: Row) -> dict[str, Any]:
         agent_id, model = row["agent_id"], row["vars"].get("model")

@@ -47,12 +47,15 @@ def merge(
 
 
 def union(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Every key of both, with the second's values: what may have been applied when an attempt was cut short."""
+    """Every key of both, at every depth: what may have been applied when an attempt was cut short.
+
+    Where one has keys and the other a plain value, the keys count: a merge drops a plain value of ours anyway.
+    """
     result = dict(first)
     for key, value in second.items():
         known = result.get(key)
-        both = isinstance(known, Mapping) and isinstance(value, Mapping)
-        result[key] = union(_mapping(known), value) if both else value
+        nested = isinstance(known, Mapping) or isinstance(value, Mapping)
+        result[key] = union(_mapping(known), _mapping(value)) if nested else value
     return result
 
 

@@ -7,7 +7,8 @@ PRIVATE to claw.fleet: may change at any time.
 
 A file owned by the ``agent`` is seeded once and never touched again. A file owned by the ``fleet`` is
 replaced only where it is still what the fleet wrote: three-way, by what we wrote, what is there and what we
-would write. What somebody changed is a conflict and stays. The record of what we wrote is saved before the
+would write. What somebody changed is a conflict and stays. So does, for a coach of whom nothing new is wanted, a
+file that only a changed template would make different: it is outdated, until she is due. The record of what we wrote is saved before the
 file, so a crash in between never makes our own file look like somebody else's.
 
 The caller acts as the gateway's user, because an agent can plant links in its workspace.
@@ -41,7 +42,7 @@ class OwnedFile(NamedTuple):
 
 
 class FileStep(NamedTuple):
-    """What happens to a file: "keep", "write", "seed" or "conflict"; and its content before and after."""
+    """What happens to a file: "keep", "write", "seed", "conflict" or "outdated"; its content before and after."""
 
     dest: str
     action: str
@@ -72,12 +73,17 @@ class Workspace:
         self.path = path
         self._root = root
 
-    def plan(self, files: Iterable[OwnedFile], record: Record, *, fresh: bool = False) -> list[FileStep]:
-        """What is to be done; ``fresh``: as if nothing were there. Writes nothing."""
-        return [
-            _step(file, None if fresh else self._read(file.dest), [] if fresh else record.get(file.dest, []))
-            for file in files
-        ]
+    def plan(
+        self, files: Iterable[OwnedFile], record: Record, *, due: bool, fresh: bool = False
+    ) -> list[FileStep]:
+        """What is to be done. Writes nothing.
+
+        ``due``: whether anything is wanted of this coach, so that her files follow; otherwise only what is missing
+        is written. ``fresh``: as if nothing were there.
+        """
+        if fresh:
+            return [_step(file, None, [], due) for file in files]
+        return [_step(file, self._read(file.dest), record.get(file.dest, []), due) for file in files]
 
     def write(self, steps: Iterable[FileStep]) -> None:
         """Do what was planned, except where the file is not what it was when that was planned."""
@@ -123,13 +129,15 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _step(file: OwnedFile, found: bytes | None, ours: list[str]) -> FileStep:
+def _step(file: OwnedFile, found: bytes | None, ours: list[str], due: bool) -> FileStep:
     if file.owner == "agent":
         action = "seed" if found is None and not ours else "keep"
     elif found == file.content:
         action = "keep"
-    elif found is None or digest(found) in ours:
+    elif found is None:
         action = "write"
+    elif digest(found) in ours:
+        action = "write" if due else "outdated"
     else:
         action = "conflict"
     return FileStep(file.dest, action, found, file.content)

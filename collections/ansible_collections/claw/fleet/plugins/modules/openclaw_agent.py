@@ -69,8 +69,9 @@ options:
       owner:
         description:
           - Whose file it is. With V(agent) it is seeded once and never touched again.
-          - With V(fleet) it is written anew whenever its content should be another, but only while it is what
-            the fleet wrote; what somebody changed is reported as a conflict and left alone.
+          - With V(fleet) it follows what is wanted of its coach, but only while it is what the fleet wrote; what
+            somebody changed is reported as a conflict and left alone. A changed template alone does not reach the
+            agents of coaches who are settled; their files are reported as outdated.
         type: str
         required: true
         choices: [agent, fleet]
@@ -138,6 +139,12 @@ results:
       sample: [added, wrote AGENTS.md, seeded SOUL.md]
     conflicts:
       description: Files that are the fleet's and that somebody changed; they were left alone.
+      returned: when there are any
+      type: list
+      elements: str
+      sample: [AGENTS.md]
+    outdated:
+      description: Files that a changed template would make different; nothing is wanted of this coach, so they stay.
       returned: when there are any
       type: list
       elements: str

@@ -22,10 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-def run(place: Path, record: Record, files: list[OwnedFile], die: str = "") -> tuple[Record, list[str]]:
+def run(
+    place: Path, record: Record, files: list[OwnedFile], die: str = "", *, due: bool = True
+) -> tuple[Record, list[str]]:
     """A run that may be killed "ahead" of the files or "behind" them; the saved record and what was done."""
     workspace = Workspace(place, place.parent)
-    steps = workspace.plan(files, record)
+    steps = workspace.plan(files, record, due=due)
     saved = ahead(steps, record)
     if die == "ahead":
         return saved, []
@@ -56,6 +58,16 @@ def test_a_fleet_file_follows_its_template_until_somebody_changes_it(place: Path
     (place / "AGENTS.md").unlink()
     record, actions = run(place, record, [OwnedFile("AGENTS.md", b"3", "fleet")])
     assert actions == ["write"]
+
+
+def test_a_changed_template_alone_does_not_reach_a_settled_coach(place: Path) -> None:
+    record, actions = run(place, {}, [OwnedFile("AGENTS.md", b"1", "fleet")])
+    record, actions = run(place, record, [OwnedFile("AGENTS.md", b"2", "fleet")], due=False)
+    assert actions == ["outdated"]
+    assert (place / "AGENTS.md").read_bytes() == b"1"
+    (place / "AGENTS.md").unlink()
+    record, actions = run(place, record, [OwnedFile("AGENTS.md", b"2", "fleet")], due=False)
+    assert actions == ["write"], "what is missing is made good for everybody"
 
 
 def test_a_seed_is_sown_once(place: Path) -> None:
@@ -92,7 +104,7 @@ def test_a_planted_link_is_refused(place: Path, tmp_path: Path) -> None:
 
 def test_a_change_between_plan_and_write_is_not_lost(place: Path) -> None:
     workspace = Workspace(place, place.parent)
-    steps = workspace.plan([OwnedFile("AGENTS.md", b"x", "fleet")], {})
+    steps = workspace.plan([OwnedFile("AGENTS.md", b"x", "fleet")], {}, due=True)
     (place / "AGENTS.md").write_bytes(b"just now")
     with pytest.raises(DurableError, match="changed by somebody else"):
         workspace.write(steps)
