@@ -17,6 +17,8 @@ help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(STAMP): requirements.lock
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
+	  || { echo "Installing Debian's python3-venv ..."; apt-get update -q >/dev/null; apt-get install -y -q python3-venv >/dev/null; }
 	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	  || { echo "Python 3.11 or later with its venv module is needed (Debian: apt-get install python3-venv)."; exit 1; }
 	@echo "Installing the pinned Python packages into .venv (about a minute, once) ..."

@@ -252,6 +252,27 @@ class Fleet:
         found: dict[str, str] = json.loads(self.sh(f"cat {path}"))
         return found
 
+    def secrets(self) -> dict[str, str]:
+        """Everything that must never be seen, by what it is."""
+        settings = dict(
+            line.split("=", 1)
+            for line in (self.state / "coachlist.env").read_text().splitlines()
+            if "=" in line and not line.startswith("#")
+        )
+        found = {name: settings[name] for name in ("COACHLIST_SERVICE_TOKENS", "COACHLIST_ENCRYPTION_KEYS")}
+        lines = self.sh(
+            'cd /var/lib/claw && grep -rH . */token */*.key; grep -rHo \'"api_key": *"[^"]*\' */credentials'
+        )
+        for line in lines.splitlines():
+            where, _colon, value = line.partition(":")
+            found[where] = value.rpartition('"')[2]
+        assert len(found) > 5 and all(len(value) > 5 for value in found.values()), found.keys()
+        return found
+
+    def seen(self, text: str) -> list[str]:
+        """Which secrets stand in a text."""
+        return [where for where, value in self.secrets().items() if value in text]
+
     # Turns
 
     def ask(self, agent_id: str, text: str, session: str = "main", key: str | None = None) -> Reply:

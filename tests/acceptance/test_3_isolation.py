@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 import httpx
 import pytest
 
-from .fleet import Fleet
+from .fleet import Fleet, until
 
 TOOLS = (
     "exec", "process", "read", "write", "edit", "apply_patch", "openclaw", "plugins", "terminal", "secrets", "gateway",
@@ -17,6 +18,14 @@ TOOLS = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def neighbours(fleet: Fleet) -> tuple[str, str, str]:
+    """Two coaches on one gateway, and its name."""
+    anna, clara = fleet.row("coach-anna"), fleet.row("coach-clara")
+    assert anna["gateway"] == clara["gateway"]
+    return "coach-anna", "coach-clara", anna["gateway"]
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_no_tool_is_offered_or_run(fleet: Fleet, tool: str) -> None:
     before = fleet.heard_until_now()
@@ -24,21 +33,27 @@ def test_no_tool_is_offered_or_run(fleet: Fleet, tool: str) -> None:
     asked = f'tool:{tool} {{"command": "touch /tmp/{mark}", "path": "/tmp/{mark}"}}'
     reply = fleet.turn(fleet.row("coach-anna")["gateway"], "coach-anna", asked)
     assert reply.status == 200
-    for request in fleet.heard(after=before):
+    heard = fleet.heard(after=before)
+    assert heard[0]["directive"] == "tool", "the stand-in did ask for the tool"
+    for request in heard:
         assert not request["tools"]
     assert fleet.machine.run(f"find /tmp /var/lib/claw -name '{mark}*' | grep .").rc == 1
-    said = reply.text.lower()
-    assert not said or "not found" in said or "not available" in said or "unknown" in said, reply.text
+    # What comes back to the model, if it is asked again at all, is that there is no such tool.
+    for request in heard[1:]:
+        assert "not found" in str(request["messages"]).lower()
 
 
-def test_an_agent_cannot_find_the_session_of_another(fleet: Fleet) -> None:
+def test_an_agent_cannot_find_the_session_of_another(fleet: Fleet, neighbours: tuple[str, str, str]) -> None:
+    owner, other, _gateway = neighbours
     secret = f"SECRET-{uuid.uuid4().hex}"
-    fleet.ask("coach-anna", f"remember {secret}", "private")
+    fleet.ask(owner, f"remember {secret}", "private")
+    assert secret in fleet.ask(owner, "recall", "private").text
     before = fleet.heard_until_now()
     for text in ("recall", f'tool:sessions_search {{"query": "{secret[:10]}"}}', "tool:sessions_list {}"):
-        for session in ("private", "agent:coach-anna:private", "main"):
-            reply = fleet.ask("coach-ben", text, session)
-            assert secret not in reply.text
+        reply = fleet.ask(other, text, "private")
+        assert reply.status == 200
+        assert secret not in reply.text
+    assert len(fleet.heard(after=before)) >= 3
     assert not [request for request in fleet.heard(after=before) if secret in str(request)]
 
 
@@ -54,19 +69,19 @@ def test_two_sessions_of_one_agent_never_mix(fleet: Fleet) -> None:
     assert two in second.text and one not in second.text
 
 
-@pytest.mark.parametrize("agent_id", ["coach-anna", "coach-ben", "coach-clara"])
-def test_a_session_key_of_another_agent_leads_nowhere(fleet: Fleet, agent_id: str) -> None:
-    """Whoever holds the gateway's token names agent B and a session of agent A: she does not get A's words."""
-    secret = f"SECRET-{uuid.uuid4().hex}"
-    other = "coach-ben" if agent_id != "coach-ben" else "coach-anna"
-    gateway = fleet.row(agent_id)["gateway"]
-    own = f"agent:{agent_id}:cross"
-    assert fleet.turn(gateway, agent_id, f"remember {secret}", x_openclaw_session_key=own).status == 200
-    if fleet.row(other)["gateway"] != gateway:
-        other = "nobody"
-    for key in ("cross", own, own.upper(), f"agent:{agent_id}:main"):
+def test_a_session_key_of_another_agent_leads_nowhere(fleet: Fleet, neighbours: tuple[str, str, str]) -> None:
+    """Whoever holds the gateway's token names one agent and a session of another: she does not get those words."""
+    owner, other, gateway = neighbours
+    secret, own = f"SECRET-{uuid.uuid4().hex}", f"agent:{owner}:cross"
+    assert fleet.turn(gateway, owner, f"remember {secret}", x_openclaw_session_key=own).status == 200
+    assert secret in fleet.turn(gateway, owner, "recall", x_openclaw_session_key=own).text
+    before = fleet.heard_until_now()
+    for key in ("cross", own, own.upper(), f"agent:{owner}:main", f"agent:{other}:x,{own}"):
         reply = fleet.turn(gateway, other, "recall", x_openclaw_session_key=key)
-        assert secret not in reply.text + reply.body
+        assert reply.status == 400, key
+    assert fleet.heard(after=before) == []
+    fresh = fleet.turn(gateway, other, "recall", x_openclaw_session_key=f"agent:{other}:cross")
+    assert fresh.status == 200 and secret not in fresh.text
 
 
 REFUSED = [
@@ -102,6 +117,7 @@ def test_health_passes_and_says_nothing_else(fleet: Fleet) -> None:
     with fleet.way_in(fleet.row("coach-anna")["gateway"]) as http:
         answer = http.get("/healthz")
     assert answer.status_code == 200
+    assert "coach-" not in answer.text and set(answer.json()) <= {"ok", "status"}
 
 
 def test_both_endpoints_answer(fleet: Fleet) -> None:
@@ -150,12 +166,23 @@ def test_gateways_of_one_machine_cannot_read_each_other(fleet: Fleet) -> None:
 
 
 def test_after_a_reboot_all_answer(fleet: Fleet) -> None:
+    address = fleet.bench.facts()["hosts"]["machine1"]
+    active = [agent_id for agent_id, row in fleet.rows().items() if row["status"] == "active"]
+    assert len(active) >= 3
     fleet.reboot()
-    with fleet.api() as api:
-        names = [row["name"] for row in api.get("/internal/gateways/").raise_for_status().json()["results"]]
-    assert {"gw-a", "gw-b"} <= set(names)
-    done = fleet.make("up")
-    assert done.returncode == 0, done.stdout
-    for agent_id, row in fleet.rows().items():
-        if row["status"] == "active":
-            assert fleet.ask(agent_id, "still there?").status == 200
+    assert fleet.bench.facts()["hosts"]["machine1"] == address
+    for gateway in ("gw-a", "gw-b"):
+        until(f"{gateway} to be back", partial(_healthy, fleet, gateway), seconds=180)
+    for agent_id in active:
+        reply = fleet.ask(agent_id, "still there?")
+        assert reply.status == 200 and reply.text, agent_id
+    play = fleet.play("playbooks/site.yml")
+    assert (play.rc, play.changed) == (0, []), play.output
+
+
+def _healthy(fleet: Fleet, gateway: str) -> bool:
+    with fleet.way_in(gateway) as http:
+        try:
+            return http.get("/healthz").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False

@@ -27,8 +27,9 @@ def inventory(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
 @pytest.fixture(scope="module")
 def alone(fleet: Fleet, inventory: list[Path]) -> Iterator[str]:
     """The gateway, up, without coaches."""
-    play = fleet.play("playbooks/site.yml", inventory=inventory)
+    play = fleet.play("playbooks/site.yml", "-vvv", "--diff", inventory=inventory)
     assert play.rc == 0, play.output
+    assert fleet.seen(play.output) == [], "a secret was shown while it was made"
     yield NAME
 
 

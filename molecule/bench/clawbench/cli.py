@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clawbench import engine, hosts, image
 from clawbench.coachlist import CoachList
-from clawbench.inventory import MACHINE, choose_provider, furnish
+from clawbench.inventory import choose_provider, furnish
 from clawbench.shell import BenchError
 
 
@@ -33,11 +33,11 @@ def _parser() -> argparse.ArgumentParser:
     create.set_defaults(run=_create)
 
     furnished = commands.add_parser(
-        "furnish", help="everything that inventories/demo needs, for CLAW_DEMO_STATE"
+        "furnish", help="on a bench with machine1: coaches, and what inventories/demo reads"
     )
     furnished.set_defaults(run=_furnish)
 
-    destroy = commands.add_parser("destroy", help="all of a bench but its state directory")
+    destroy = commands.add_parser("destroy", help="nothing of a bench is left but its directory")
     destroy.set_defaults(run=_destroy)
 
     for command in (create, furnished, destroy):
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("image", help="the host image alone")
     build.set_defaults(run=_image)
 
-    for command in (create, furnished, build):
+    for command in (create, build):
         command.add_argument("--debian", default="12", choices=sorted(image.SUITES))
     return parser
 
@@ -67,10 +67,8 @@ def _create(options: argparse.Namespace) -> int:
 
 def _furnish(options: argparse.Namespace) -> int:
     bench = _bench(options)
-    changed = engine.up(bench.state)
     choose_provider(bench.state)
-    changed |= hosts.create(bench, [MACHINE], debian=options.debian, provider=True)
-    changed |= furnish(bench, CoachList(bench.state))
+    changed = furnish(bench, CoachList(bench.state))
     print(json.dumps({"changed": changed, **bench.facts()}))
     return 0
 

@@ -126,7 +126,6 @@ class Demo:
             said = "No Docker engine answers; if containers of the demo are left, start it and repeat this."
             if engine.answers():
                 hosts.destroy(self.bench)
-                image.forget(image.tag())
                 said = engine.down(self.state)
             shutil.rmtree(self.state)
         self.console.print(f"Removed: the machine, the coach list with its data, and {self.state}. {said}")

@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ from clawbench import image
 from clawbench.shell import BenchError, docker, run, until, write_private
 
 LABEL = "claw.bench"
+CGROUPS = Path("/sys/fs/cgroup")
+CGROUP_PARENT = "clawbench"
 USER = "operator"
 PROVIDER_PORT = 18080
 PROVIDER = Path(__file__).resolve().parents[1] / "provider" / "provider.py"
@@ -108,15 +111,30 @@ def create(bench: Bench, hosts: Sequence[str], *, debian: str = "12", provider: 
 
 
 def destroy(bench: Bench) -> bool:
-    """Take the bench's containers with their volumes, and its network, out of the engine. Its files stay."""
+    """Take all of the bench out of the engine; its files stay. Returns whether there was anything.
+
+    These are its containers with their volumes, its network, and what benches share once no other needs it: the
+    images and the parent of the hosts' control groups.
+    """
     mine = docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={bench.name}").split()
     if mine:
         docker("rm", "--force", "--volumes", *mine, why=f"remove the hosts of the bench {bench.name}")
     network = docker("network", "ls", "--quiet", "--filter", f"label={LABEL}={bench.name}").split()
     if network:
         docker("network", "rm", *network, why=f"remove the network of the bench {bench.name}")
+    image.forget()
+    if not docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}"):
+        _remove_cgroup_parent()
     (bench.state / "bench.json").unlink(missing_ok=True)
     return bool(mine or network)
+
+
+def _remove_cgroup_parent() -> None:
+    """The engine removes each container's control groups, but leaves their empty parent in every hierarchy."""
+    for parent in (CGROUPS / CGROUP_PARENT, *CGROUPS.glob(f"*/{CGROUP_PARENT}")):
+        # Not root, gone meanwhile, or a host came up in it meanwhile: the kernel removes only empty ones.
+        with suppress(OSError):
+            parent.rmdir()
 
 
 def _keypair(bench: Bench) -> None:
@@ -168,9 +186,8 @@ def host_options(cgroups: int, driver: str) -> list[str]:
     options += ["--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"]
     # Limits of units are enforced only in the real hierarchy. The parent's name keeps the engine's out of it.
     options += ["--cgroupns=host", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw"]
-    options.append(
-        "--cgroup-parent=" + ("clawbench.slice" if cgroups == 2 and driver == "systemd" else "/clawbench")
-    )
+    in_systemd = cgroups == 2 and driver == "systemd"
+    options.append("--cgroup-parent=" + (f"{CGROUP_PARENT}.slice" if in_systemd else f"/{CGROUP_PARENT}"))
     return [*options, "--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec,mode=1777"]
 
 

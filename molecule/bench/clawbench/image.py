@@ -17,6 +17,9 @@ from pathlib import Path
 from clawbench.shell import BenchError, cache_dir, docker, program, run
 
 REPOSITORY = "claw-bench-host"
+BASE_REPOSITORY = "claw-bench-base"
+LABEL = "claw.bench.image"
+"""On all that is made here, so that what an interrupted build left without a name is found again."""
 RECIPE = Path(__file__).resolve().parents[1] / "image"
 SUITES = {"12": "bookworm", "13": "trixie"}
 EXTRA_CAS = Path("/usr/local/share/ca-certificates")
@@ -43,8 +46,7 @@ def ensure(debian: str = "12") -> tuple[str, str]:
     """The image is in the engine; returns its name and how it came: present, loaded or built."""
     name = tag(debian)
     kept = kept_at(name)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with (kept.parent / "lock").open("w") as lock:
+    with _lock_file().open("w") as lock:
         # Two benches that start at once build it once.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if docker("image", "ls", "--quiet", name):
@@ -58,9 +60,31 @@ def ensure(debian: str = "12") -> tuple[str, str]:
         return name, "built"
 
 
-def forget(name: str) -> None:
-    """Take an image out of the engine, unless a container needs it; the compressed file stays."""
-    docker("image", "rm", name, check=False)
+def forget() -> None:
+    """Take the images, of every release and recipe, out of the engine; the compressed files stay.
+
+    Those that a container needs stay, and all of them while another bench loads or builds one.
+    """
+    with _lock_file().open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        for name in _names():
+            if name.startswith((f"{REPOSITORY}:", f"{BASE_REPOSITORY}:")):
+                docker("image", "rm", name, check=False)
+        docker("image", "prune", "--force", "--filter", f"label={LABEL}", check=False)
+
+
+def _names() -> list[str]:
+    """The names of all images in the engine."""
+    return docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
+
+
+def _lock_file() -> Path:
+    path = cache_dir() / "images" / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _extra_cas() -> list[Path]:
@@ -68,6 +92,7 @@ def _extra_cas() -> list[Path]:
 
 
 def _build(name: str, debian: str) -> None:
+    before = _names()
     base = _base(debian)
     with tempfile.TemporaryDirectory() as directory:
         context = Path(directory)
@@ -75,10 +100,11 @@ def _build(name: str, debian: str) -> None:
         (context / "cas").mkdir()
         for certificate in _extra_cas():
             shutil.copy(certificate, context / "cas")
-        command = ["build", "--quiet", "--force-rm", "--build-arg", f"BASE={base}", "--tag", name]
-        docker(*command, context, timeout=900, why="build the host image")
-    # The host image has its layers; nothing else needs the name.
-    docker("image", "rm", base, check=False)
+        command = ["build", "--quiet", "--force-rm", "--build-arg", f"BASE={base}", f"--label={LABEL}=host"]
+        docker(*command, "--tag", name, context, timeout=900, why="build the host image")
+    if base not in before:
+        # The host image has its layers; nothing else needs the name.
+        docker("image", "rm", base, check=False)
 
 
 def _base(debian: str) -> str:
@@ -86,7 +112,7 @@ def _base(debian: str) -> str:
     official = f"debian:{SUITES[debian]}-slim"
     if docker("image", "ls", "--quiet", official):
         return official
-    made = f"claw-bench-base:{debian}"
+    made = f"{BASE_REPOSITORY}:{debian}"
     if docker("image", "ls", "--quiet", made):
         return made
     if _registry_has(official):
@@ -121,7 +147,8 @@ def _bootstrap(name: str, suite: str) -> None:
     ]
     with tempfile.NamedTemporaryFile(suffix=".tar") as tarball:
         run([*command, tarball.name], timeout=900, why=f"make a base image of Debian's {suite} packages")
-        docker("import", tarball.name, name, why="import the base image")
+        label = f"LABEL {LABEL}=base"
+        docker("import", "--change", label, tarball.name, name, why="import the base image")
 
 
 def _save(name: str, kept: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,18 @@ def machine() -> Any:
 def rows() -> dict[str, dict[str, Any]]:
     """The coaches as Django has them, by agent id."""
     return {row["agent_id"]: row for row in asking.coaches(COACH_LIST)}
+
+
+def soul_words(machine: Any, row: dict[str, Any]) -> set[str]:
+    """The lines of text of a coach's soul, as it lies on the machine, headings left out."""
+    path = f"/var/lib/claw/{row['gateway']}/workspaces/{row['agent_id']}/SOUL.md"
+    lines = (line.strip() for line in machine.file(path).content_string.splitlines())
+    return {line for line in lines if line and not line.startswith("#")}
+
+
+def test_machine_runs_the_debian_of_the_scenario(machine: Any) -> None:
+    release = machine.file("/etc/os-release").content_string.splitlines()
+    assert f'VERSION_ID="{os.environ["CLAW_BENCH_DEBIAN"]}"' in release
 
 
 def test_nothing_on_the_machine_has_failed(machine: Any) -> None:
@@ -92,7 +105,7 @@ def test_way_in_is_two_paths_and_nothing_else(name: str) -> None:
             assert client.post(path, json={}, headers=named).status_code == httpx.codes.UNAUTHORIZED
         for path in ("/", "/v1/models", "/api/v1/admin/rpc", "/readyz"):
             for method in ("GET", "POST"):
-                assert client.request(method, path, headers=named).status_code in (403, 404, 405), path
+                assert client.request(method, path, headers=named).status_code == httpx.codes.NOT_FOUND, path
 
 
 def test_coaches_are_active_and_shared_out(rows: dict[str, dict[str, Any]]) -> None:
@@ -115,6 +128,22 @@ def test_credentials_are_the_gateways_and_fit_django(
 
 
 @pytest.mark.parametrize("agent_id", COACHES)
-def test_each_answers_from_its_own_soul(rows: dict[str, dict[str, Any]], agent_id: str) -> None:
-    said = asking.turn(BENCH, COACH_LIST, rows[agent_id], "Who are you?")
+def test_each_answers_from_its_own_soul_and_is_told_of_no_other(
+    machine: Any, rows: dict[str, dict[str, Any]], agent_id: str
+) -> None:
+    question = f"Who are you, at {time.time_ns()}?"
+    said = asking.turn(BENCH, COACH_LIST, rows[agent_id], question)
+    own = soul_words(machine, rows[agent_id])
+    others = set().union(*(soul_words(machine, row) for row in rows.values())) - own
     assert f"You are the companion of {rows[agent_id]['name']}, a coach." in said
+    assert len(others) >= len(COACHES) - 1
+
+    # What the provider was told for this turn, of which the answer shows only a part.
+    control = BENCH.facts()["provider"]["control_url"]
+    found = httpx.get(f"{control}/_requests", params={"contains": question}, trust_env=False, timeout=10)
+    prompts = [request["system"] for request in found.raise_for_status().json()["requests"]]
+    assert prompts
+    for prompt in prompts:
+        assert [line for line in own if line not in prompt] == []
+        assert [line for line in others if line in prompt] == []
+        assert [name for name in COACHES if name in prompt] == [agent_id]

@@ -22,6 +22,8 @@ from clawbench.inventory import MACHINE
 BENCH = Bench.of(Path(os.environ["CLAW_DEMO_STATE"]))
 GATEWAYS = ("gw-a", "gw-b")
 PORT = 8080
+ALLOWED = {"/v1/responses": "POST", "/v1/chat/completions": "POST", "/healthz": "GET"}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "TRACE", "CONNECT")
 TURN = {"model": "openclaw", "input": "hello"}
 Headers = list[tuple[str, str]]
 
@@ -143,9 +145,14 @@ def test_there_is_nothing_else(way: Way, method: str, path: str) -> None:
     assert (status, answer["error"]["type"]) == (404, "not_found")
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
-def test_other_methods_are_refused(way: Way, method: str) -> None:
-    assert way.ask(method, f"/{way.name}/v1/responses")[0] == 405
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [(path, method) for path, allowed in ALLOWED.items() for method in METHODS if method != allowed],
+)
+def test_with_another_method_there_is_nothing(way: Way, path: str, method: str) -> None:
+    status, answer = way.ask(method, f"/{way.name}{path}")
+    nothing = {"error": {"message": "There is nothing here.", "type": "not_found"}}
+    assert (status, answer) == (404, b"" if method == "HEAD" else nothing)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,9 @@ class ActionModule(ActionBase):
 
     def _on_machine(self, args: dict[str, Any], task_vars: Any, **options: Any) -> dict[str, Any]:
         where = {"gateway": args["gateway"], "config_root": args["config_root"]}
+        if options.get("reveal"):
+            # Connection plugins print what a module answers from -vvv on, unless they are told not to.
+            self._play_context.no_log = True
         answer: dict[str, Any] = self._execute_module(
             module_name="claw.fleet.agent_key_file", module_args={**where, **options}, task_vars=task_vars
         )

@@ -22,6 +22,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._coach import (
     error,
     gateway_name,
     has_error,
+    is_due,
     needs_activation,
     settled_status,
     shown,
@@ -54,7 +55,9 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        args = self.validate_argument_spec(ARGUMENT_SPEC, mutually_exclusive=[["claim", "activating"]])[1]
+        args = self.validate_argument_spec(
+            ARGUMENT_SPEC, mutually_exclusive=[["claim", "activating", "failure"]]
+        )[1]
         try:
             rows = check_rows(args["coaches"])
             client = Client.of(args)
@@ -64,6 +67,10 @@ class ActionModule(ActionBase):
         if args["claim"]:
             for row in rows:
                 row["proposed_gateway"] = args["claim"]
+        if args["failure"]:
+            for row in rows:
+                if is_due(row) and not has_error(row):
+                    row["error"] = error("run", args["failure"])
         result.update(_carry_out(rows, planner, client, check_mode=self._task.check_mode))
         bad = [row for row in result["results"] if has_error(row)]
         if not result.get("failed") and bad and args["fail_on_error"]:

@@ -48,7 +48,7 @@ class AgentsError(Exception):
 class Outcome(NamedTuple):
     """What was done, or would be.
 
-    ``results``: the rows; ``reloads`` of the gateway, 0 or 1; ids that were served but not in the list, left
+    ``results``: the rows; ``reloads`` of the gateway, 0 or 1; ``served``: whether it runs and serves them; ids that were served but not in the list, left
     alone as ``unlisted`` or removed as ``purged``; ids that cannot come back before the gateway has let go of
     what they were as ``held``; ``diff`` in Ansible's form; ``warnings`` for people.
     """
@@ -56,6 +56,7 @@ class Outcome(NamedTuple):
     results: list[Row]
     changed: bool
     reloads: int
+    served: bool
     unlisted: list[str]
     purged: list[str]
     held: list[str]
@@ -114,6 +115,7 @@ class Agents:
                 results=[plan.result() for plan in plans],
                 changed=done.changed or bool(gone or unfinished) or any(plan.changes for plan in plans),
                 reloads=done.reloads,
+                served=done.served,
                 unlisted=[] if purge else unlisted,
                 purged=purged,
                 held=held,
@@ -168,13 +170,12 @@ class Agents:
         )
 
     def _entry(self, row: Row) -> dict[str, Any]:
-        agent_id, model = row["agent_id"], row["vars"].get("model")
-        entry = {
+        agent_id = row["agent_id"]
+        return {
             "name": row["name"],
             "workspace": str(self._state / "workspaces" / agent_id),
             "agentDir": str(self._state / "agents" / agent_id / "agent"),
         }
-        return entry | {"model": model} if isinstance(model, str) and model else entry
 
     def _directories(self, agent_id: str, fresh: bool) -> list[tuple[str, str]]:
         """Directories to be made or set right, with what they are now.

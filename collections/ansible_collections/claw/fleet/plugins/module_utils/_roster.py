@@ -32,7 +32,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._supervisor import Unit
 
 _ID = re.compile(r"[a-z0-9_][a-z0-9_-]{0,63}")
 _RESERVED = "main"
-_KEYS = {"name", "workspace", "agentDir", "model"}
+_KEYS = {"name", "workspace", "agentDir"}
 # OpenClaw reads no include above 2 MB.
 _MAX_BYTES = 2_000_000
 _ATTEMPTS = 3
@@ -51,13 +51,15 @@ class RosterChange(NamedTuple):
     """What a write did, or in check mode would do.
 
     ``changed``: the entries or the file's mode or owner differed; ``before``, ``after``: the entries;
-    ``reloads``: how often a running gateway had to read the file again, 0 or 1.
+    ``reloads``: how often a running gateway had to read the file again, 0 or 1; ``served``: whether a running gateway
+    proved that it serves ``after``, in check mode whether one runs. A gateway that is stopped serves nobody.
     """
 
     changed: bool
     before: Entries
     after: Entries
     reloads: int
+    served: bool
 
 
 class _Disturbed(Exception):
@@ -135,13 +137,12 @@ class Roster:
         before = self._parse(old)
         if old is not None and before == wanted:
             changed = self._keep_attributes(check)
-            if not check:
-                self._prove_unchanged(wanted)
-            return RosterChange(changed, before, wanted, 0)
+            served = self.gateway.unit_state().running if check else self._prove_unchanged(wanted)
+            return RosterChange(changed, before, wanted, 0, served)
         self._check(wanted)
         if check:
             running = self.gateway.unit_state().running
-            return RosterChange(True, before, wanted, int(running))
+            return RosterChange(True, before, wanted, int(running), running)
         new = _encode(wanted)
         issues = self.gateway.validate(roster=new)
         if issues:
@@ -151,7 +152,7 @@ class Roster:
         state = self._commit(old, new, len(before) + len(wanted))
         if state is not None:
             self._settle(old, wanted, state)
-        return RosterChange(True, before, wanted, int(state is not None))
+        return RosterChange(True, before, wanted, int(state is not None), state is not None)
 
     def _check(self, wanted: Entries) -> None:
         """What can be seen without asking OpenClaw, and what it would take although the fleet must not."""
@@ -161,7 +162,7 @@ class Roster:
         for name, entry in wanted.items():
             if not _ID.fullmatch(name) or name == _RESERVED:
                 faults.append(f"{name!r} cannot be an agent's id (a-z, 0-9, _ and -, not {_RESERVED!r})")
-            if not {"name", "workspace", "agentDir"} <= entry.keys() <= _KEYS:
+            if entry.keys() != _KEYS:
                 faults.append(f"the entry of {name} has the keys {', '.join(sorted(entry))}")
             for key in ("workspace", "agentDir"):
                 home = str(entry.get(key) or "")
@@ -215,13 +216,17 @@ class Roster:
             return f"The old roster was put back, but it is not served either: {error}"
         return "The old roster was put back and is served"
 
-    def _prove_unchanged(self, wanted: Entries) -> None:
-        """What is on disk must be served as well: a writer may have been killed before its proof."""
+    def _prove_unchanged(self, wanted: Entries) -> bool:
+        """What is on disk must be served as well: a writer may have been killed before its proof.
+
+        False if no gateway runs.
+        """
         state = self.gateway.unit_state()
         if not state.running:
-            return
+            return False
         state = self.wait_ready(len(wanted))
         self._wait_served(wanted, state)
+        return True
 
     def _wait_served(self, wanted: Entries, state: UnitState) -> None:
         """Poll until the gateway serves ``wanted``. A process that ended is waited for, or started, once."""

@@ -51,6 +51,11 @@ options:
     description: Whether to mark the coaches whose agents have not taken their first turn yet.
     type: bool
     default: false
+  failure:
+    description:
+      - What stopped a step for all coaches. Written as the reason of every coach who is due and has no error of
+        her own, so that nobody waits in Django without being told.
+    type: str
   fail_on_error:
     description: Whether the task fails, after all is written, if any row has an C(error). It names each.
     type: bool
@@ -124,6 +129,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "coaches": {"type": "list", "elements": "dict", "required": True},
     "claim": {"type": "str"},
     "activating": {"type": "bool", "default": False},
+    "failure": {"type": "str"},
     "fail_on_error": {"type": "bool", "default": False},
 }
 

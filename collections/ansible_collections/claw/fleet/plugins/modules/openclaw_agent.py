@@ -48,7 +48,6 @@ options:
     description:
       - Rows of coaches, from C(coaches_list) of the inventory or from the C(results) of another step. What is
         used is C(agent_id), C(name), C(vars), C(wanted) and C(error).
-      - A model for this agent alone can be given as C(model) in C(vars).
     type: list
     elements: dict
     required: true
@@ -165,6 +164,12 @@ reloads:
   returned: success
   type: int
   sample: 1
+served:
+  description:
+    - Whether the gateway runs and proved that it serves these agents. In check mode, whether it runs.
+  returned: success
+  type: bool
+  sample: true
 unlisted:
   description: Agents in the roster without a row in O(agents), which were left alone.
   returned: success

@@ -15,5 +15,7 @@ def run_action(action: type[ActionBase], args: dict[str, Any], *, check_mode: bo
     """What the action returns for these arguments."""
     task = SimpleNamespace(args=args, check_mode=check_mode, async_val=0, action=action.__module__)
     unused = SimpleNamespace(_shell=SimpleNamespace(tmpdir="unused"))
-    result: dict[str, Any] = action(task, unused, None, None, None, None).run(None, {})
+    result: dict[str, Any] = action(task, unused, SimpleNamespace(no_log=False), None, None, None).run(
+        None, {}
+    )
     return result

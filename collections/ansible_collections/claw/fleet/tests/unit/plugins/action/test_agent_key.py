@@ -33,6 +33,7 @@ class Machine:
         if "registered" in module_args:
             wrong = self.keys.conclude(module_args["registered"], module_args["revoked"])
             return {"wrong": wrong, "changed": True}
+        assert action._play_context.no_log == module_args["reveal"], "a key would be printed at -vvv"
         results, changed = self.keys.prepare(
             check_rows(module_args["agents"]),
             state=module_args["state"],

@@ -72,9 +72,9 @@ def test_the_life_of_an_agent(agents: Agents) -> None:
     assert actions(added) == [["added", "seeded SOUL.md", "wrote AGENTS.md"]] * 2
     assert [change["after_header"] for change in added.diff][-1] == "roster"
 
-    updated = four_shots(agents, row(1, name="Anna", vars={"model": "m/x"}), row(2), text="2")
+    updated = four_shots(agents, row(1, name="Anna"), row(2), text="2")
     assert actions(updated) == [["updated", "wrote AGENTS.md"], ["wrote AGENTS.md"]]
-    assert agents.roster.entries()["coach-1"]["model"] == "m/x"
+    assert agents.roster.entries()["coach-1"]["name"] == "Anna"
 
     paused = four_shots(agents, row(1, wanted="paused"), row(2), text="2")
     assert actions(paused) == [["paused"], None]

@@ -282,7 +282,7 @@ def test_what_is_on_disk_is_proven_although_nothing_changes(
     rpc = answers.of["/api/v1/admin/rpc"] = [config({"anna": anna})]
     Roster(gateway).apply({"anna": anna})
     rpc[:] = [config({}), config({"anna": anna})]
-    assert Roster(gateway).apply({"anna": anna}) == (False, {"anna": anna}, {"anna": anna}, 0)
+    assert Roster(gateway).apply({"anna": anna}) == (False, {"anna": anna}, {"anna": anna}, 0, True)
     assert len(rpc) == 1
     rpc[:] = [config({})]
     with pytest.raises(RosterError, match="serves other entries"):

@@ -39,10 +39,10 @@ def test_four_verbs(gateway: OfflineGateway) -> None:
     predicted = roster.apply(wanted, check=True)
     assert listing(gateway.config_dir) == before
     assert roster.apply(wanted) == predicted
-    assert predicted == (True, {}, wanted, 0)
+    assert predicted == (True, {}, wanted, 0, False)
     assert json.loads(Path(gateway.roster).read_bytes()) == wanted
     for check in (False, True):
-        assert roster.apply(wanted, check=check) == (False, wanted, wanted, 0)
+        assert roster.apply(wanted, check=check) == (False, wanted, wanted, 0, False)
 
 
 def test_the_same_entries_in_other_words_are_no_change(gateway: OfflineGateway) -> None:
@@ -84,7 +84,7 @@ def test_a_lost_or_broken_roster_is_never_an_empty_one(
 ) -> None:
     roster, path = Roster(gateway), Path(gateway.roster)
     roster.apply({"anna": entry(gateway, "anna")})
-    roster.apply({"anna": entry(gateway, "anna", model="m")})
+    roster.apply({"anna": entry(gateway, "anna") | {"name": "Another"}})
     if content is None:
         path.unlink()
     else:
