@@ -11,7 +11,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export CLAW_CACHE_DIR ?= $(CURDIR)/.cache
 
-.PHONY: help up ask down clean test check lint types unit sanity integration molecule acceptance lock
+.PHONY: help up ask down clean test check lint types unit sanity postgresql integration molecule acceptance lock
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,13 +59,16 @@ sanity: $(STAMP) ## ansible-test sanity and units, in environments of their own
 molecule: $(STAMP) ## The default Molecule scenario on a systemd host
 	@molecule test
 
+postgresql: $(STAMP) ## The coach list on PostgreSQL instead of SQLite
+	@tests/with-postgresql pytest -q -n 2 tests/coachlist
+
 integration: $(STAMP) ## The collection against a real gateway and a real Django, without systemd
 	@pytest -q tests/integration
 
 acceptance: $(STAMP) ## make up and everything it promises, on a bench of its own
 	@pytest -q tests/acceptance
 
-test: check sanity integration molecule acceptance ## Everything
+test: check sanity postgresql integration molecule acceptance ## Everything
 
 lock: ## Pin the newest versions that pyproject.toml allows into requirements.lock (needs uv)
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --extra dev \

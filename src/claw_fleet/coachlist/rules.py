@@ -25,6 +25,10 @@ RESERVED_AGENT_IDS = frozenset({"main"})
 # ?gateway=none means "claimed by nobody".
 RESERVED_GATEWAY_NAMES = frozenset({"none"})
 
+# Control characters; halves of surrogate pairs, which JSON can carry and UTF-8 cannot; and the separators of
+# lines and of paragraphs, which some programs treat as newlines. The collection refuses the same.
+NOT_IN_A_NAME = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
 NAME_MAX = 200
 TOKEN_MAX = 512
 
@@ -46,10 +50,10 @@ def validate_agent_id(value: str) -> None:
 
 
 def validate_name(value: str) -> None:
-    """Refuse a name that is empty, too long, or holds control characters (newlines included)."""
+    """Refuse a name that is empty, too long, or not one line of text that can be stored."""
     if not value.strip() or len(value) > NAME_MAX:
         raise ValidationError(f"A name is 1 to {NAME_MAX} characters.", code="name_length")
-    if any(unicodedata.category(character) == "Cc" for character in value):
+    if not NOT_IN_A_NAME.isdisjoint(map(unicodedata.category, value)):
         raise ValidationError("A name holds no control characters; a line break is one.", code="name_control")
 
 

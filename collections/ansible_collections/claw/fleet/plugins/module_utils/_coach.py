@@ -37,6 +37,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Cs: halves of surrogate pairs, which JSON can carry and UTF-8 cannot.
 _NOT_IN_A_LINE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _RESERVED_AGENT_ID = "main"
+# The coach list is asked for ?gateway=none to get the coaches that nobody has claimed.
+_RESERVED_GATEWAY = "none"
 _MAX_NAME = 200
 _MAX_INT = 2**63 - 1
 _MAX_VARS_DEPTH = 16
@@ -71,9 +73,13 @@ def settled_status(wanted: str) -> str:
 
 def gateway_name(value: object) -> str:
     """The name of a gateway, which also is that of a Unix user; ValueError says what is wrong with it."""
-    if isinstance(value, str) and _GATEWAY.fullmatch(value):
-        return value
-    raise ValueError(f"is {shown(value)}; a gateway's name is a letter a-z, then up to 26 of a-z, 0-9 and -")
+    if not isinstance(value, str) or not _GATEWAY.fullmatch(value):
+        raise ValueError(
+            f"is {shown(value)}; a gateway's name is a letter a-z, then up to 26 of a-z, 0-9 and -"
+        )
+    if value == _RESERVED_GATEWAY:
+        raise ValueError(f"is {shown(value)}, by which Django means no gateway at all; choose another one")
+    return value
 
 
 def is_due(row: Row) -> bool:
