@@ -40,11 +40,14 @@ django_settings.SECRET_KEY = SECRET_KEY
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> None:
     """The database of the whole run, before anything connects to it."""
     url = os.environ.get("TEST_DATABASE_URL")
     described = database(url or f"sqlite:///{tmp_path_factory.mktemp('database') / 'unused.sqlite3'}")
-    if not url:
+    if url:
+        # pytest-django's own fixture of this name would have given each of pytest's workers a database.
+        described["TEST"] = {"NAME": f"test_coachlist_{worker_id}"}
+    else:
         # Tests that run threads need a file: the shared cache of a database in memory has locks of its own.
         described["TEST"] = {"NAME": str(tmp_path_factory.mktemp("database") / "test.sqlite3")}
     connections.settings["default"] = connections.configure_settings({"default": described})["default"]

@@ -16,6 +16,9 @@ from django.core.exceptions import ValidationError
 
 AGENT_ID = re.compile(r"[a-z0-9_][a-z0-9_-]{0,63}")
 GATEWAY_NAME = re.compile(r"[a-z][a-z0-9-]{0,26}")
+MAX_VARS_CHARACTERS = 60_000
+"""Below what the fleet takes, which counts punctuation too."""
+
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 SESSION_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
@@ -54,7 +57,9 @@ def validate_name(value: str) -> None:
     if not value.strip() or len(value) > NAME_MAX:
         raise ValidationError(f"A name is 1 to {NAME_MAX} characters.", code="name_length")
     if not NOT_IN_A_NAME.isdisjoint(map(unicodedata.category, value)):
-        raise ValidationError("A name holds no control characters; a line break is one.", code="name_control")
+        raise ValidationError(
+            "A name is one line of text: no line breaks, no control characters.", code="name_control"
+        )
 
 
 def validate_vars(value: object) -> None:
@@ -63,11 +68,29 @@ def validate_vars(value: object) -> None:
         raise ValidationError(
             'Template variables are a JSON object such as {"tone": "warm"}.', code="vars_object"
         )
+    if sum(len(str(key)) + len(str(item)) for key, item in value.items()) > MAX_VARS_CHARACTERS:
+        raise ValidationError(
+            "Template variables hold more than %(limit)s characters in all. Shorten them.",
+            code="vars_size",
+            params={"limit": MAX_VARS_CHARACTERS},
+        )
     for key, item in value.items():
         if not isinstance(key, str) or not VARIABLE_NAME.fullmatch(key):
             raise ValidationError(
                 "“%(key)s” is not a variable name: letters, digits and underscores, no digit first.",
                 code="vars_key",
+                params={"key": key},
+            )
+        if key.startswith("__ansible"):
+            raise ValidationError(
+                "“%(key)s” is a name that Ansible keeps for itself. Choose another.",
+                code="vars_key",
+                params={"key": key},
+            )
+        if isinstance(item, str) and any(unicodedata.category(character) == "Cs" for character in item):
+            raise ValidationError(
+                "The variable “%(key)s” holds half a character (an unpaired surrogate). Type it anew.",
+                code="vars_text",
                 params={"key": key},
             )
         if item is not None and not isinstance(item, (str, int, float, bool)):

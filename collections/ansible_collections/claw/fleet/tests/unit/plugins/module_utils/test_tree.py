@@ -118,7 +118,7 @@ def test_built_once(bench: Bench) -> None:
 
 def test_many_builders_build_once(bench: Bench) -> None:
     made: list[bool] = []
-    builders = [threading.Thread(target=lambda: made.append(bench.build())) for _ in range(4)]
+    builders = [threading.Thread(target=lambda: made.append(bench.build())) for _done in range(4)]
     for builder in builders:
         builder.start()
     for builder in builders:
