@@ -262,7 +262,11 @@ row = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(a=st.lists(row, max_size=3), b=st.lists(row, max_size=3))
 def test_lists_have_one_tag_exactly_when_they_look_the_same(
     a: list[dict[str, Any]], b: list[dict[str, Any]]

@@ -9,6 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 from ansible_collections.claw.fleet.tests.unit.plugins.coach_list import CoachList
+from hypothesis import HealthCheck, settings
+
+# Examples are counted, not timed: a busy machine is no failure.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture
