@@ -25,19 +25,26 @@ def test_an_installed_collection_provisions(fleet: Fleet, tmp_path: Path) -> Non
     subprocess.run([python, "-m", "pip", "install", "--quiet", core], check=True)
     (archive,) = tmp_path.glob("claw-fleet-*.tar.gz")
     elsewhere = tmp_path / "elsewhere"
-    subprocess.run(
-        [python.parent / "ansible-galaxy", "collection", "install", "--offline", archive, "-p", elsewhere],
-        check=True,
-    )
-
-    with fleet.admin() as admin:
-        admin.add("coach-emil", "Emil")
+    # Nothing of the repository's own settings, in which the collection is there already.
     environment = {**fleet.environment, "PATH": f"{python.parent}:/usr/bin:/bin"}
     environment |= {
         "ANSIBLE_COLLECTIONS_PATH": str(elsewhere),
         "ANSIBLE_CONFIG": str(tmp_path / "none.cfg"),
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
     }
+    install = [
+        python.parent / "ansible-galaxy",
+        "collection",
+        "install",
+        "--offline",
+        archive,
+        "-p",
+        elsewhere,
+    ]
+    subprocess.run(install, cwd=tmp_path, env=environment, check=True)
+
+    with fleet.admin() as admin:
+        admin.add("coach-emil", "Emil")
     done = subprocess.run(
         [
             python.parent / "ansible-playbook",
