@@ -32,15 +32,8 @@ def test_an_installed_collection_provisions(fleet: Fleet, tmp_path: Path) -> Non
         "ANSIBLE_CONFIG": str(tmp_path / "none.cfg"),
         "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
     }
-    install = [
-        python.parent / "ansible-galaxy",
-        "collection",
-        "install",
-        "--offline",
-        archive,
-        "-p",
-        elsewhere,
-    ]
+    galaxy = str(python.parent / "ansible-galaxy")
+    install = [galaxy, "collection", "install", "--offline", str(archive), "-p", str(elsewhere)]
     subprocess.run(install, cwd=tmp_path, env=environment, check=True)
 
     with fleet.admin() as admin:
