@@ -20,6 +20,7 @@ description:
 author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
   - claw.fleet.attributes
+  - claw.fleet.gateway
 attributes:
   check_mode:
     support: full
@@ -30,14 +31,6 @@ attributes:
   idempotent:
     support: full
 options:
-  gateway:
-    description: The name of the gateway on this machine, as the role P(claw.fleet.gateway#role) was given it.
-    type: str
-    required: true
-  config_root:
-    description: The directory that holds a directory for each gateway of this machine.
-    type: path
-    default: /etc/claw
   agents:
     description:
       - Rows of coaches, from the C(results) of M(claw.fleet.openclaw_agent).

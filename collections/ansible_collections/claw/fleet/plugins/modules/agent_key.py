@@ -21,6 +21,7 @@ author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
   - claw.fleet.django
   - claw.fleet.attributes
+  - claw.fleet.gateway
 attributes:
   check_mode:
     support: full
@@ -35,14 +36,6 @@ attributes:
     details:
       - Not with O(state=rotated), which makes a new key each time.
 options:
-  gateway:
-    description: The name of the gateway on this machine, as the role P(claw.fleet.gateway#role) was given it.
-    type: str
-    required: true
-  config_root:
-    description: The directory that holds a directory for each gateway of this machine.
-    type: path
-    default: /etc/claw
   agents:
     description:
       - Rows of coaches, from C(coaches_list) of the inventory or from the C(results) of another step.
