@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.claw.fleet.plugins.module_utils import _tree
+from ansible_collections.claw.fleet.plugins.module_utils import _removal, _tree
 from ansible_collections.claw.fleet.plugins.module_utils._activation import Activation
 from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents, Outcome
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayRefused
@@ -161,20 +161,54 @@ def test_a_removed_agent_comes_back_without_memory(process: GatewayProcess, agen
     assert not memory.parent.exists()
     assert run(agents, row("dora", "removed"), row("emil")).changed is False
 
-    # The gateway has the old database open: coming back now would fail at every turn.
-    (held, emil) = agents.reconcile(
-        [row("dora"), row("emil")], {"dora": soul("dora"), "emil": soul("emil")}
-    ).results
-    assert "still has its old database open" in held["error"]["reason"]
-    assert "error" not in emil
-    assert list(agents.roster.entries()) == ["emil"]
-
-    process.stop()
-    process.start_ready()
-    run(agents, row("dora"), row("emil"))
+    # The gateway has her former database open, and must let go of it for her to answer at all.
+    pid = process.state().pid
+    predicted = run(agents, row("dora"), row("emil"), check=True)
+    back = run(agents, row("dora"), row("emil"))
+    assert back == predicted
+    assert back.results[0]["actions"] == ["added", "seeded SOUL.md", "let go of its former database"]
     assert "SOULMARK-dora" in say(gateway, "dora", "who are you")
     assert "sesame" not in say(gateway, "dora", "recall")
+    assert "2 earlier" in say(gateway, "dora", "recall")
     assert not memory.exists()
+    assert "hello" in say(gateway, "emil", "recall")
+    assert process.state().pid == pid
+    assert run(agents, row("dora"), row("emil")).changed is False
+
+
+def test_a_run_killed_before_the_gateway_let_go_is_made_good(
+    process: GatewayProcess, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = process.gateway
+    run(agents, row("lena"))
+    say(gateway, "lena", "the word is sesame")
+    run(agents, row("lena", "removed"))
+    with monkeypatch.context() as killed:
+        killed.setattr(_removal, "let_go", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(agents, row("lena"))
+    with pytest.raises(GatewayRefused, match="internal error"):
+        say(gateway, "lena", "recall")
+
+    again = run(agents, row("lena"))
+    assert [row["actions"] for row in again.results] == [["let go of its former database"]]
+    assert "sesame" not in say(gateway, "lena", "recall")
+
+
+def test_a_former_database_that_stays_open_is_that_agents_error(
+    process: GatewayProcess, agents: Agents
+) -> None:
+    run(agents, row("mara"), row("nils"))
+    say(process.gateway, "mara", "the word is sesame")
+    run(agents, row("mara", "removed"), row("nils"))
+    (database,) = (process.state_dir / "removed").glob("mara-*/agent/agent/openclaw-agent.sqlite")
+    both = {"mara": soul("mara"), "nils": soul("nils")}
+    with database.open():  # by this test, which is of the gateway's user and does not let go
+        mara, nils = agents.reconcile([row("mara"), row("nils")], both).results
+    assert "still has its former database open" in mara["error"]["reason"]
+    assert "error" not in nils
+    run(agents, row("mara"), row("nils"))
+    assert "sesame" not in say(process.gateway, "mara", "recall")
 
 
 def test_a_removal_that_was_killed_after_its_commit_point_is_finished(

@@ -24,7 +24,8 @@ class Plan:
 
     ``verb``: what happens to the agent, one of "added", "resumed", "updated", "paused", "removed" or "" for
     nothing; ``entry``: its roster entry, None if it is to have none or the row is in error; ``directories``:
-    those to be made or set right, with what they are now; ``steps``: its workspace files.
+    those to be made or set right, with what they are now; ``steps``: its workspace files; ``haunted``: whether
+    the gateway still has files open of a former agent of that id.
     """
 
     row: Row
@@ -32,6 +33,7 @@ class Plan:
     entry: dict[str, Any] | None = None
     directories: list[tuple[str, str]] = field(default_factory=list)
     steps: list[FileStep] = field(default_factory=list)
+    haunted: bool = False
 
     @property
     def agent_id(self) -> str:
@@ -56,12 +58,12 @@ class Plan:
     @property
     def changes(self) -> bool:
         """Whether anything is to be done."""
-        return bool(self.verb or self.writes or self.directories)
+        return bool(self.verb or self.writes or self.directories or self.haunted)
 
     def fail(self, reason: object) -> None:
         """Put the row in error; nothing is done for it any more."""
         self.row["error"] = _coach.error("agent", str(reason))
-        self.verb, self.entry, self.directories, self.steps = "", None, [], []
+        self.verb, self.entry, self.directories, self.steps, self.haunted = "", None, [], [], False
 
     def result(self) -> Row:
         """The row as it is handed on."""
@@ -70,6 +72,7 @@ class Plan:
             done = [self.verb] if self.verb else []
             done += [f"{'seeded' if step.action == 'seed' else 'wrote'} {step.dest}" for step in self.writes]
             done += [f"set {path} right" for path, _before in self.directories if not self.verb]
+            done += ["let go of its former database"] if self.haunted else []
             row["actions"] = [*(row.get("actions") or []), *done]
         if self.conflicts:
             row["conflicts"] = self.conflicts

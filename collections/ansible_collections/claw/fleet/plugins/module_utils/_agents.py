@@ -49,8 +49,7 @@ class Outcome(NamedTuple):
     """What was done, or would be.
 
     ``results``: the rows; ``reloads`` of the gateway, 0 or 1; ``served``: whether it runs and serves them; ids that were served but not in the list, left
-    alone as ``unlisted`` or removed as ``purged``; ids that cannot come back before the gateway has let go of
-    what they were as ``held``; ``diff`` in Ansible's form; ``warnings`` for people.
+    alone as ``unlisted`` or removed as ``purged``; ``diff`` in Ansible's form; ``warnings`` for people.
     """
 
     results: list[Row]
@@ -59,7 +58,6 @@ class Outcome(NamedTuple):
     served: bool
     unlisted: list[str]
     purged: list[str]
-    held: list[str]
     diff: list[dict[str, str]]
     warnings: list[str]
 
@@ -96,7 +94,7 @@ class Agents:
             _refuse_blind_purge(rows, served, purged)
             with self._as_gateway():
                 plans = [self._plan(row, served, manifest, unfinished, files) for row in rows]
-            held = self._hold_back(plans, unfinished)
+            self._find_haunted(plans, unfinished)
             gone = {plan.agent_id for plan in plans if plan.verb == "removed"} | set(purged)
             _guard(gone, len(served), max_removals)
             moved = [self._removal_diff(agent_id) for agent_id in sorted(gone | unfinished)]
@@ -111,6 +109,8 @@ class Agents:
             done = self.roster.apply(wanted, check=check)
             if not check:
                 self._finish(gone, manifest)
+                if done.served:
+                    self._let_go(plans, wanted)
             return Outcome(
                 results=[plan.result() for plan in plans],
                 changed=done.changed or bool(gone or unfinished) or any(plan.changes for plan in plans),
@@ -118,7 +118,6 @@ class Agents:
                 served=done.served,
                 unlisted=[] if purge else unlisted,
                 purged=purged,
-                held=held,
                 diff=diff,
                 warnings=warnings(plans),
             )
@@ -201,18 +200,29 @@ class Agents:
                 found.append((path, f"{entry.mode:04o} of {entry.owner.uid}:{entry.owner.gid}"))
         return found
 
-    def _hold_back(self, plans: list[Plan], unfinished: set[str]) -> list[str]:
-        """An agent cannot come back while the gateway still has its removed database open."""
-        coming = {plan.agent_id for plan in plans if plan.verb == "added"}
-        held = _removal.still_open(self.gateway, coming, unfinished)
+    def _find_haunted(self, plans: list[Plan], unfinished: set[str]) -> None:
+        """Also among those who are served: a run may have been killed before it made the gateway let go."""
+        if not self.gateway.unit_state().running:
+            return
+        there = {plan.agent_id for plan in plans if plan.entry is not None}
+        held = _removal.still_open(self.gateway, there, unfinished)
         for plan in plans:
-            if plan.verb == "added" and plan.agent_id in held:
+            plan.haunted = plan.entry is not None and plan.agent_id in held
+
+    def _let_go(self, plans: list[Plan], wanted: Entries) -> None:
+        haunted = [plan for plan in plans if plan.haunted]
+        for plan in haunted:
+            _removal.let_go(self.gateway, plan.agent_id)
+        held = _removal.still_open(self.gateway, {plan.agent_id for plan in haunted}, set())
+        for plan in haunted:
+            if plan.agent_id in held:
                 plan.fail(
-                    f"{plan.agent_id} was removed, and gateway {self.gateway.name} still has its old database "
-                    "open, so it cannot come back yet. Run again when the gateway has been restarted: "
+                    f"{plan.agent_id} was removed before, and gateway {self.gateway.name} still has its former "
+                    "database open, so it cannot answer yet. Run again when the gateway has been restarted: "
                     f"systemctl restart {self.gateway.unit}"
                 )
-        return sorted(held)
+        if haunted:
+            self.roster.apply(wanted)
 
     def _write_files(self, plans: list[Plan], manifest: Manifest) -> None:
         for plan in plans:

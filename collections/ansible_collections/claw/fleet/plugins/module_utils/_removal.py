@@ -8,7 +8,7 @@ PRIVATE to claw.fleet: may change at any time.
 An agent is removed when it has left the roster. Nothing is deleted: its directories are moved under
 ``<state>/removed/<id>-<stamp>/``. The same id may come back and must find nothing, with one difficulty: a
 running OpenClaw keeps the agent's database open under the agent's id, whatever its directory, long after its
-last use. An agent that comes back meanwhile gets an error at each turn, so it must not come back before.
+last use. An agent that comes back meanwhile gets an error at each turn, until the gateway lets go of the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ansible_collections.claw.fleet.plugins.module_utils import _durable
-from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayRefused
 
 _PROC = Path("/proc")
 _PLACES = {"workspace": "workspaces", "agent": "agents", "credentials": "credentials"}
@@ -66,7 +66,8 @@ def still_open(gateway: Gateway, agent_ids: set[str], unfinished: set[str]) -> s
     ``unfinished``: ids whose files are yet to be moved, so what is open at their old place counts. Needs
     root's eyes: the gateway may run in a user namespace, where its own user cannot look.
     """
-    if not agent_ids & (unfinished | removed_before(gateway)):
+    agent_ids = agent_ids & (unfinished | removed_before(gateway))
+    if not agent_ids:
         return set()
     held: set[str] = set()
     for path in _open_paths(gateway.owner.uid):
@@ -77,6 +78,17 @@ def still_open(gateway: Gateway, agent_ids: set[str], unfinished: set[str]) -> s
         elif place == "agents" and name in unfinished:
             held.add(name)
     return held & agent_ids
+
+
+def let_go(gateway: Gateway, agent_id: str) -> None:
+    """Have the running gateway close what it holds open of an agent that came back and is served.
+
+    OpenClaw has one call that closes an agent's database: the first step of deleting the agent. The deletion
+    itself it refuses, and rolls back, because the roster is not its own to write; so the refusal is the good
+    answer here, and whether the files were closed is for `still_open` to tell.
+    """
+    with suppress(GatewayRefused):
+        gateway.rpc("agents.delete", {"agentId": agent_id, "deleteFiles": False})
 
 
 def remove_jobs(gateway: Gateway, agent_id: str) -> bool:

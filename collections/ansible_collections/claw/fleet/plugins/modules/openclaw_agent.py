@@ -175,14 +175,6 @@ purged:
   type: list
   elements: str
   sample: []
-held:
-  description:
-    - Agents whose rows are in error because the running gateway still has the database open that they had when
-      they were removed. Restart the gateway and run again to have them back at once.
-  returned: success
-  type: list
-  elements: str
-  sample: []
 """
 
 from typing import Any

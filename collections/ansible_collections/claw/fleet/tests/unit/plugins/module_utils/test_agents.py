@@ -189,19 +189,18 @@ def test_the_limit_is_the_larger_of_5_and_5_percent(agents_: int, limit: int) ->
     assert _agents.default_max_removals(agents_) == limit
 
 
-def test_an_agent_whose_old_database_is_open_waits(agents: Agents) -> None:
-    run(agents, row(1))
+def test_what_is_open_of_removed_agents_is_told_by_their_id(agents: Agents) -> None:
+    run(agents, row(1), row(2))
     database = Path(agents.gateway.state_dir) / "agents/coach-1/agent/openclaw-agent.sqlite"
     database.write_text("old")
+    both = {"coach-1", "coach-2"}
     with database.open():
-        run(agents, row(1, wanted="removed"))
-        done = run(agents, row(1), row(2))
-        assert "still has its old database open" in done.results[0]["error"]["reason"]
-        assert done.held == ["coach-1"]
-        assert actions(done)[1] is not None
-        assert not workspace(agents, 1).exists()
-        assert list(agents.roster.entries()) == ["coach-2"]
-    assert actions(run(agents, row(1), row(2)))[0] == ["added", "seeded SOUL.md", "wrote AGENTS.md"]
+        assert _removal.still_open(agents.gateway, both, set()) == set()
+        assert _removal.still_open(agents.gateway, both, {"coach-1"}) == {"coach-1"}
+        run(agents, row(1, wanted="removed"), row(2, wanted="removed"))
+        assert _removal.still_open(agents.gateway, both, set()) == {"coach-1"}
+        assert _removal.still_open(agents.gateway, {"coach-2"}, set()) == set()
+    assert _removal.still_open(agents.gateway, both, set()) == set()
 
 
 def test_a_broken_manifest_stops_everything(agents: Agents) -> None:
