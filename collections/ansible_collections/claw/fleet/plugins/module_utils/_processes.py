@@ -1,0 +1,27 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the processes of a user hold open.
+
+PRIVATE to claw.fleet: may change at any time.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+def open_paths(uid: int) -> set[str]:
+    """The paths of all files that processes of this user hold open. Needs root's eyes, or that user's."""
+    paths: set[str] = set()
+    for process in _PROC.iterdir():
+        # What ends or is closed while we look is not held open.
+        with suppress(OSError):
+            if process.name.isdigit() and process.stat().st_uid == uid:
+                for descriptor in (process / "fd").iterdir():
+                    with suppress(OSError):
+                        paths.add(str(descriptor.readlink()))
+    return paths
