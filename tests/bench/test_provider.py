@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -211,3 +212,22 @@ def test_models_and_unknown_paths(client: httpx.Client) -> None:
     assert client.get("/nothing").status_code == 404
     assert client.post("/v1/embeddings", json={}).status_code == 404
     assert client.delete("/v1/models").status_code == 404
+
+
+def test_a_key_is_told_by_its_hash_and_can_be_refused(client: httpx.Client) -> None:
+    def status(key: str) -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        return client.post("/v1/chat/completions", json=turn("Hello"), headers=headers).status_code
+
+    digest = hashlib.sha256(b"key-one").hexdigest()
+    assert status("key-one") == 200
+    assert client.put("/_refused", json=[digest]).json() == [digest]
+    try:
+        assert (status("key-one"), status("key-two")) == (401, 200)
+        heard = client.get("/_requests").json()["requests"]
+        assert [request["key_sha256"] == digest for request in heard] == [True, True, False]
+        assert [request["directive"] for request in heard] == ["default", "refused", "default"]
+        assert "key-one" not in json.dumps(heard)
+    finally:
+        client.put("/_refused", json=[])
+    assert status("key-one") == 200

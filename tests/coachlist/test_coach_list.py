@@ -210,12 +210,20 @@ VISIBLE: dict[str, Any] = {
     "key_generation": 1,
     "key_wanted_generation": 2,
 }
-INVISIBLE = ("status_changed_at", "key_created_at", "key_rotated_at", "key_revoked_at", "key_last_used_at")
+INVISIBLE = (
+    "status_changed_at",
+    "key_created_at",
+    "key_rotated_at",
+    "key_revoked_at",
+    "key_last_used_at",
+    "former_key_until",
+)
+SECRET = ("former_key_sha256",)
 
 
 def test_every_column_is_known_here() -> None:
     columns = {field.attname for field in CompanionProfile._meta.concrete_fields}
-    assert columns == {"id", *VISIBLE, *INVISIBLE}
+    assert columns == {"id", *VISIBLE, *INVISIBLE, *SECRET}
 
 
 @pytest.mark.parametrize("column", VISIBLE)

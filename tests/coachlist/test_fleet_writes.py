@@ -268,6 +268,7 @@ def test_a_gateway_is_registered_once_and_never_gives_its_token_out(fleet_api: A
         "url": "https://gw.example.org/gw-a",
         "capacity": 7,
         "token_sha256": sha256("t0ken-of-the-gateway"),
+        "next_token_sha256": "",
     }
     answer = fleet_api.put("internal/gateways/gw-a/", told)
     assert answer.status_code == 200 and answer.json() == {**known, "changed": True}

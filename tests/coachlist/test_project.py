@@ -88,12 +88,13 @@ def test_add_coach_refuses(make_coach: MakeCoach, arguments: list[str], word: st
 @pytest.mark.django_db
 def test_gateway_tokens_move_to_a_new_key(make_gateway: MakeGateway, settings: Any) -> None:
     gateway = make_gateway()
+    fleet.put_gateway("gw-a", fleet.GatewayValues(next_token="n" * 48))
     old = gateway.token_encrypted
     settings.COACHLIST_ENCRYPTION_KEYS = [Fernet.generate_key().decode(), ENCRYPTION_KEY]
-    assert "Encrypted anew: 1" in run("rotate_gateway_tokens")[0]
+    assert "Encrypted anew: 2" in run("rotate_gateway_tokens")[0]
     settings.COACHLIST_ENCRYPTION_KEYS = settings.COACHLIST_ENCRYPTION_KEYS[:1]
     gateway.refresh_from_db()
-    assert gateway.token() == GATEWAY_TOKEN and gateway.token_encrypted != old
+    assert gateway.tokens() == [GATEWAY_TOKEN, "n" * 48] and gateway.token_encrypted != old
 
 
 @pytest.mark.django_db
@@ -180,7 +181,7 @@ def test_the_coaches_document_is_all_a_key_opens(tmp_path: Path) -> None:
 def test_the_fleets_document_is_internal(tmp_path: Path) -> None:
     schema = document(tmp_path, "--custom-settings", "claw_fleet.coachlist.schema.INTERNAL")
     found = operations(schema)
-    assert len(found) == 8
+    assert len(found) == 11
     for operation in found.values():
         assert operation["tags"] == ["internal"] and "/internal/" in operation["path"]
         assert operation["security"] == [{"serviceToken": []}]

@@ -14,10 +14,11 @@ the last message of the user contains, so that a test drives it through real tur
 `GET /v1/models` lists the one model. For the tests there are also:
 
     GET    /_requests   {"total": int, "requests": [{"number", "model", "stream", "system", "user", "tools",
-                        "messages", "directive", "finished"}]}, oldest first; `?contains=TEXT` keeps those
-                        whose system prompt or last user message contains it, `?limit=N` the newest N,
-                        `?after=NUMBER` the later ones
+                        "messages", "key_sha256", "directive", "finished"}]}, oldest first; `?contains=TEXT`
+                        keeps those whose system prompt or last user message contains it, `?limit=N` the
+                        newest N, `?after=NUMBER` the later ones
     DELETE /_requests   forget them
+    PUT    /_refused    ["SHA-256 of an API key", ...]: from now on these are answered 401, and no others
 
 What it does not prove: that a real model follows a workspace's instructions, keeps to its tools, or resists
 an injection; anything about tokens (the counts are words); a provider's rate limits, timeouts and error
@@ -27,6 +28,7 @@ texts; the dialects of Anthropic and Gemini.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import signal
@@ -151,7 +153,7 @@ class Memory:
         self._kept: deque[dict[str, Any]] = deque(maxlen=KEPT)
         self._total = 0
 
-    def add(self, body: dict[str, Any], reply: Reply) -> dict[str, Any]:
+    def add(self, body: dict[str, Any], reply: Reply, key_sha256: str = "") -> dict[str, Any]:
         """Remember a request; the entry is returned so that its end can be noted."""
         messages = body.get("messages") or []
         said = said_by_user(messages)
@@ -162,6 +164,7 @@ class Memory:
             "user": said[-1] if said else "",
             "tools": [tool.get("function", {}).get("name", "") for tool in body.get("tools") or []],
             "messages": messages,
+            "key_sha256": key_sha256,
             "directive": reply.directive,
             "finished": False,
         }
@@ -191,6 +194,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     memory = Memory()
+    refused: frozenset[str] = frozenset()
 
     def do_GET(self) -> None:
         """Models and remembered requests."""
@@ -214,6 +218,15 @@ class Handler(BaseHTTPRequestHandler):
         self.memory.forget()
         self._json(200, {"total": 0, "requests": []})
 
+    def do_PUT(self) -> None:
+        """Which keys are refused."""
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if urlsplit(self.path).path != "/_refused":
+            self._error(404, "only /_refused can be put")
+            return
+        type(self).refused = frozenset(json.loads(raw))
+        self._json(200, sorted(self.refused))
+
     def do_POST(self) -> None:
         """A completion."""
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -226,8 +239,12 @@ class Handler(BaseHTTPRequestHandler):
         except (ValueError, KeyError, TypeError):
             self._error(400, "the body must be a JSON object with `messages`")
             return
+        bearer = (self.headers.get("Authorization") or "").removeprefix("Bearer ").encode()
+        key_sha256 = hashlib.sha256(bearer).hexdigest()
         reply = reply_to(messages)
-        entry = self.memory.add(body, reply)
+        if key_sha256 in self.refused:
+            reply = Reply(status=401, directive="refused")
+        entry = self.memory.add(body, reply, key_sha256)
         if reply.status != 200:
             self._error(reply.status, f"the stand-in was told to answer {reply.status}")
         elif body.get("stream"):

@@ -15,6 +15,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -26,16 +27,18 @@ from claw_fleet.coachlist.models import (
     CoachingSession,
     CompanionProfile,
     Gateway,
+    ServiceToken,
     Status,
     Wanted,
 )
-from claw_fleet.coachlist.models.fleet import CompanionQuerySet, GatewayQuerySet
+from claw_fleet.coachlist.models.fleet import TOKEN_COLUMNS, CompanionQuerySet, GatewayQuerySet
 
 if TYPE_CHECKING:
     CoachForm = forms.ModelForm[CompanionProfile]
     GatewayModelForm = forms.ModelForm[Gateway]
     CoachAdminBase = admin.ModelAdmin[CompanionProfile]
     GatewayAdminBase = admin.ModelAdmin[Gateway]
+    ServiceTokenAdminBase = admin.ModelAdmin[ServiceToken]
     ClientAdminBase = admin.ModelAdmin[CoachingClient]
     SessionAdminBase = admin.ModelAdmin[CoachingSession]
     GoalAdminBase = admin.ModelAdmin[CoachingGoal]
@@ -43,7 +46,8 @@ if TYPE_CHECKING:
     MilestoneInlineBase = admin.TabularInline[CoachingMilestone, CoachingGoal]
 else:
     CoachForm = GatewayModelForm = forms.ModelForm
-    CoachAdminBase = GatewayAdminBase = ClientAdminBase = SessionAdminBase = GoalAdminBase = admin.ModelAdmin
+    CoachAdminBase = GatewayAdminBase = ServiceTokenAdminBase = admin.ModelAdmin
+    ClientAdminBase = SessionAdminBase = GoalAdminBase = admin.ModelAdmin
     GoalInlineBase = MilestoneInlineBase = admin.TabularInline
 
 
@@ -338,7 +342,7 @@ class GatewayAdmin(GatewayAdminBase):
         if "url" in form.changed_data and stored.set_url(obj.url):
             columns += ["url", "url_set_at"]
         if form.cleaned_data["new_token"] and stored.set_token(form.cleaned_data["new_token"]):
-            columns += ["token_encrypted", "token_sha256"]
+            columns += TOKEN_COLUMNS
         if "capacity" in form.changed_data:
             stored.capacity = obj.capacity
             columns.append("capacity")
@@ -346,6 +350,34 @@ class GatewayAdmin(GatewayAdminBase):
             stored.save(update_fields=columns)
         else:
             stored.save(force_insert=True)
+
+
+@admin.register(ServiceToken)
+class ServiceTokenAdmin(ServiceTokenAdminBase):
+    """The fleet's registered tokens: to look at, and to revoke where the fleet cannot."""
+
+    list_display = ("name", "token_sha256", "created_at", "last_used_at", "revoked_at")
+    fields = list_display
+    readonly_fields = list_display
+    actions = ("revoke",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """The fleet registers its own."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: ServiceToken | None = None) -> bool:
+        """A revoked one is kept, so that it cannot come back."""
+        return False
+
+    @admin.action(description="Revoke", permissions=["change"])
+    def revoke(self, request: HttpRequest, tokens: QuerySet[ServiceToken]) -> None:
+        """Those not revoked yet."""
+        chosen = tokens.filter(revoked_at=None)
+        if not request.user.is_authenticated:
+            return
+        LogEntry.objects.log_actions(request.user.pk, chosen, CHANGE, "Action: revoke")
+        count = chosen.update(revoked_at=timezone.now())
+        self.message_user(request, f"{count} revoked, and refused from now on.", messages.SUCCESS)
 
 
 class GoalInline(GoalInlineBase):

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from typing import Any
 
 import httpx
+from django.db import DatabaseError, connection
 from django.http import StreamingHttpResponse
 from django.views.decorators.debug import sensitive_variables
 from drf_spectacular.types import OpenApiTypes
@@ -18,7 +20,7 @@ from rest_framework.response import Response
 from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
 
-from claw_fleet.coachlist import conf, crypto, rules
+from claw_fleet.coachlist import conf, rules, turned_away
 from claw_fleet.coachlist.authentication import CoachPrincipal, IsCoach
 from claw_fleet.coachlist.errors import BadGateway, Conflict
 from claw_fleet.coachlist.models import CompanionProfile, Gateway, Status, Wanted
@@ -113,11 +115,12 @@ class Ask(CoachView):
         question = validated(Question(data=request.data))
         coach = self.coach
         gateway = _gateway_of(coach)
-        upstream = _send(coach, gateway, question)
+        asking = _Asking(coach, gateway, question)
+        upstream = asking.send()
         if not question["stream"]:
             return Response({"answer": _whole_answer(upstream, gateway)})
         response = StreamingHttpResponse(
-            Relay(upstream, gateway=gateway.name, keepalive=conf.ask_keepalive()),
+            Relay(upstream, gateway=gateway.name, keepalive=conf.ask_keepalive(), again=asking.send_again),
             content_type="text/event-stream",
         )
         response.headers["X-Accel-Buffering"] = "no"  # nginx would collect it otherwise
@@ -165,21 +168,78 @@ def _client() -> httpx.Client:
     )
 
 
+class _Asking:
+    """One question on its way to the coach's gateway, with each of the gateway's tokens once at most."""
+
+    def __init__(self, coach: CompanionProfile, gateway: Gateway, question: dict[str, Any]) -> None:
+        self._coach = coach
+        self._gateway = gateway
+        self._question = question
+        self._tried: set[str] = set()
+
+    @sensitive_variables()
+    def send(self) -> httpx.Response:
+        """The gateway's answer, its headers read and its body not; otherwise a 502."""
+        gateway = self._gateway
+        tokens = gateway.tokens()
+        if not tokens:
+            if gateway.token_encrypted:
+                logger.error("COACHLIST_ENCRYPTION_KEYS cannot decrypt the token of gateway %s", gateway.name)
+            raise BadGateway(
+                f"No usable token of the gateway “{gateway.name}” is stored. "
+                "Run the play that registers the gateway.",
+                "gateway_no_token",
+                gateway=gateway.name,
+            )
+        while True:
+            token = next(token for token in tokens if token not in self._tried)
+            self._tried.add(token)
+            upstream = _send_with(token, self._coach, gateway, self._question)
+            if not _is_turned_away(upstream):
+                break
+            # The gateway has done nothing. Its token may be changing at this moment: see what is known now.
+            gateway.refresh_from_db()
+            tokens = gateway.tokens()
+            if self._tried.issuperset(tokens):
+                break
+            upstream.close()
+        kind = upstream.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        expected = "text/event-stream" if self._question["stream"] else "application/json"
+        if upstream.status_code != httpx.codes.OK or kind != expected:
+            raise _refusal(gateway, upstream)
+        gateway.accepted(token)
+        return upstream
+
+    def send_again(self) -> httpx.Response | None:
+        """As `send`, where the gateway turned the ask away when it had begun to answer; None where that is no use."""
+        try:
+            self._gateway.refresh_from_db()
+            if self._tried.issuperset(self._gateway.tokens()):
+                return None
+            return self.send()
+        except (BadGateway, DatabaseError) as exc:
+            logger.warning("gateway %s cannot be asked again: %s", self._gateway.name, exc)
+            return None
+        finally:
+            # This thread is not one that Django tidies up after.
+            connection.close()
+
+
+def _is_turned_away(upstream: httpx.Response) -> bool:
+    """Whether the gateway did nothing because of the token."""
+    if upstream.status_code == httpx.codes.UNAUTHORIZED:
+        return True
+    if upstream.status_code != httpx.codes.FORBIDDEN:
+        return False
+    with contextlib.suppress(httpx.HTTPError):
+        return turned_away.WORDS in upstream.read()
+    return False
+
+
 @sensitive_variables()
-def _send(coach: CompanionProfile, gateway: Gateway, question: dict[str, Any]) -> httpx.Response:
-    """The gateway's answer, its headers read and its body not; otherwise a 502."""
-    try:
-        token = gateway.token()
-    except crypto.Undecryptable:
-        logger.error("COACHLIST_ENCRYPTION_KEYS cannot decrypt the token of gateway %s", gateway.name)
-        token = ""
-    if not token:
-        raise BadGateway(
-            f"No usable token of the gateway “{gateway.name}” is stored. "
-            "Run the play that registers the gateway.",
-            "gateway_no_token",
-            gateway=gateway.name,
-        )
+def _send_with(
+    token: str, coach: CompanionProfile, gateway: Gateway, question: dict[str, Any]
+) -> httpx.Response:
     stream = question["stream"]
     headers = {
         "Authorization": f"Bearer {token}",
@@ -199,14 +259,9 @@ def _send(coach: CompanionProfile, gateway: Gateway, question: dict[str, Any]) -
         ),
     )
     try:
-        upstream = _client().send(request, stream=True)
+        return _client().send(request, stream=True)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise _unreachable(gateway, exc) from exc
-    kind = upstream.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    expected = "text/event-stream" if stream else "application/json"
-    if upstream.status_code != httpx.codes.OK or kind != expected:
-        raise _refusal(gateway, upstream)
-    return upstream
 
 
 def _unreachable(gateway: Gateway, exc: Exception) -> BadGateway:

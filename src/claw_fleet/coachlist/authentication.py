@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import hmac
 
+from django.db.models import Q
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
@@ -21,7 +22,7 @@ from rest_framework.views import APIView
 from claw_fleet.coachlist import conf
 from claw_fleet.coachlist.crypto import sha256_hex
 from claw_fleet.coachlist.errors import Conflict
-from claw_fleet.coachlist.models import CompanionProfile, Status, Wanted
+from claw_fleet.coachlist.models import CompanionProfile, ServiceToken, Status, Wanted
 
 SECRET_MAX = 512
 # How exact "last used" is. Every request writing it would make each read a write.
@@ -30,8 +31,9 @@ LAST_USED_STEP = datetime.timedelta(minutes=1)
 
 @dataclasses.dataclass(frozen=True)
 class ServicePrincipal:
-    """The fleet."""
+    """The fleet, by the hash of the token it presented."""
 
+    token_sha256: str
     is_authenticated: bool = True
 
 
@@ -71,33 +73,49 @@ class _Bearer(BaseAuthentication):
         return value.decode("ascii")
 
 
+def is_configured(presented: str) -> bool:
+    """Whether a hash is that of one of COACHLIST_SERVICE_TOKENS."""
+    # Every token is compared, so the time taken does not tell which of them was nearly right.
+    matches = [hmac.compare_digest(presented, sha256_hex(token)) for token in conf.service_tokens()]
+    return any(matches)
+
+
 class ServiceTokenAuthentication(_Bearer):
-    """The fleet's own token, one of COACHLIST_SERVICE_TOKENS."""
+    """The fleet's own token: one of COACHLIST_SERVICE_TOKENS, or one that is registered and not revoked."""
 
     realm = "coachlist internal"
     what = "service token"
 
     @sensitive_variables()
     def authenticate(self, request: Request) -> tuple[ServicePrincipal, None] | None:
-        """The fleet, if the token is one of those configured."""
+        """The fleet, if the token is one of those."""
         secret = self.secret(request)
         if secret is None:
             return None
         presented = sha256_hex(secret)
-        # Every token is compared, so the time taken does not tell which of them was nearly right.
-        matches = [hmac.compare_digest(presented, sha256_hex(token)) for token in conf.service_tokens()]
-        if not any(matches):
+        if not is_configured(presented) and not self._registered(presented):
             raise AuthenticationFailed(
-                "This service token is not accepted. Use one of those in COACHLIST_SERVICE_TOKENS."
+                "This service token is not accepted: it is unknown or revoked. Use one of those in "
+                "COACHLIST_SERVICE_TOKENS, or one that was registered."
             )
-        return ServicePrincipal(), None
+        return ServicePrincipal(presented), None
+
+    @staticmethod
+    def _registered(presented: str) -> bool:
+        token = ServiceToken.objects.filter(token_sha256=presented, revoked_at=None).first()
+        if token is None or not hmac.compare_digest(token.token_sha256, presented):
+            return False
+        now = timezone.now()
+        if token.last_used_at is None or token.last_used_at < now - LAST_USED_STEP:
+            ServiceToken.objects.filter(pk=token.pk).update(last_used_at=now)
+        return True
 
 
 class CompanionAPIKeyAuthentication(_Bearer):
     """A coach's own key. It opens that coach's data and nothing else.
 
-    It is refused once revoked or replaced, and as soon as the coach is wanted removed. While she is paused it
-    goes on working; what it may do then is `CoachMayWrite`'s to say.
+    It is refused once revoked or, after the moment the fleet asked for, replaced; and as soon as the coach is
+    wanted removed. While she is paused it goes on working; what it may do then is `CoachMayWrite`'s to say.
     """
 
     realm = "coachlist"
@@ -110,12 +128,15 @@ class CompanionAPIKeyAuthentication(_Bearer):
         if secret is None:
             return None
         presented = sha256_hex(secret)
-        coach = CompanionProfile.objects.filter(key_sha256=presented).first()
-        if coach is None or not hmac.compare_digest(coach.key_sha256, presented):
+        now = timezone.now()
+        mine = Q(key_sha256=presented) | Q(former_key_sha256=presented, former_key_until__gt=now)
+        coach = CompanionProfile.objects.filter(mine).first()
+        if coach is None or not any(
+            hmac.compare_digest(known, presented) for known in (coach.key_sha256, coach.former_key_sha256)
+        ):
             raise AuthenticationFailed("This key is not valid: it is unknown, replaced or revoked.")
         if coach.wanted == Wanted.REMOVED or coach.status == Status.REMOVED:
             raise AuthenticationFailed("This coach is removed, so her key is not valid any more.")
-        now = timezone.now()
         if coach.key_last_used_at is None or coach.key_last_used_at < now - LAST_USED_STEP:
             # Only while it is still this key: a rotation in between has cleared the column.
             CompanionProfile.objects.filter(pk=coach.pk, key_sha256=presented).update(key_last_used_at=now)

@@ -43,8 +43,8 @@ def check_secrets(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
     if not tokens:
         messages.append(
             Warning(
-                "No service token: the fleet cannot use the internal API.",
-                hint="Set COACHLIST_SERVICE_TOKENS to a token such as `openssl rand -hex 32` prints.",
+                "No service token is configured: only the fleet's registered ones open the internal API.",
+                hint="For the first of them set COACHLIST_SERVICE_TOKENS to one such as `openssl rand -hex 32` prints.",
                 id="coachlist.W001",
             )
         )

@@ -3,7 +3,7 @@
 
 | setting                       | meaning                                                         | default |
 |-------------------------------|-----------------------------------------------------------------|---------|
-| COACHLIST_SERVICE_TOKENS      | list of tokens the fleet may present; several while rotating     | none    |
+| COACHLIST_SERVICE_TOKENS      | list of tokens the fleet may present, beside registered ones     | none    |
 | COACHLIST_ENCRYPTION_KEYS     | list of Fernet keys; the first encrypts, all decrypt             | none    |
 | COACHLIST_ASK_RATE            | asks of one coach, as DRF writes rates; empty: no limit          | 30/min  |
 | COACHLIST_ASK_CONNECT_TIMEOUT | seconds to reach a gateway                                       | 5       |

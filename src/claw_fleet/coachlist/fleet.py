@@ -8,6 +8,7 @@ where the database has it; on SQLite it is the transaction itself, which must be
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -16,11 +17,13 @@ from rest_framework.exceptions import NotFound
 
 from claw_fleet.coachlist.errors import Conflict, Invalid
 from claw_fleet.coachlist.models import CompanionProfile, Gateway, Status, Wanted
+from claw_fleet.coachlist.models.fleet import TOKEN_COLUMNS
 
 REASON_MAX = 4000
 
 # What can be reported of a coach nobody holds: nothing runs in these.
 _NEEDS_NO_CLAIM = frozenset({Status.PENDING, Status.PAUSED, Status.REMOVED, Status.ERROR})
+_NO_FORMER_KEY = {"former_key_sha256": "", "former_key_until": None}
 
 
 def _locked_gateway(name: str) -> Gateway:
@@ -132,12 +135,15 @@ def report(
         return coach
 
 
-def set_key(agent_id: str, *, key_id: str, key_sha256: str, key_generation: int) -> bool:
+def set_key(
+    agent_id: str, *, key_id: str, key_sha256: str, key_generation: int, former_seconds: int = 0
+) -> bool:
     """Register the hash of a coach's key in place of the one before; whether that changed anything.
 
-    The same generation may come with another hash: the key was lost with its machine and made anew. Raises
-    Conflict when the generation would go back or the key is another coach's, Invalid when it is ahead of what
-    people want.
+    The key before stays good for `former_seconds`; told again of the same key, that can only become less.
+    The same generation may come with another hash: the key was lost with its machine and made anew, or its
+    operator wanted another. Raises Conflict when the generation would go back or the key is another coach's,
+    Invalid when it is ahead of what people want.
     """
     with transaction.atomic():
         coach = _locked_coach(agent_id=agent_id)
@@ -159,11 +165,18 @@ def set_key(agent_id: str, *, key_id: str, key_sha256: str, key_generation: int)
             "key_sha256": key_sha256,
             "key_generation": key_generation,
         }
+        now = timezone.now()
+        until = now + datetime.timedelta(seconds=former_seconds)
         if coach.key_sha256 != key_sha256:
-            now = timezone.now()
             values |= {"key_revoked_at": None, "key_last_used_at": None}
             # The first key is created; each one after it is a rotation, also after a revocation.
             values["key_rotated_at" if coach.key_created_at else "key_created_at"] = now
+            kept = bool(coach.key_sha256) and former_seconds > 0
+            values["former_key_sha256"] = coach.key_sha256 if kept else ""
+            values["former_key_until"] = until if kept else None
+        elif coach.former_key_until is not None and until < coach.former_key_until:
+            # Not a change of the key that is told, so it does not count as one.
+            _write(coach, {"former_key_until": until} if former_seconds else _NO_FORMER_KEY)
         try:
             with transaction.atomic():
                 return _write(coach, values)
@@ -181,7 +194,8 @@ def revoke_key(agent_id: str) -> bool:
         coach = _locked_coach(agent_id=agent_id)
         if not coach.key_sha256:
             return False
-        return _write(coach, {"key_id": "", "key_sha256": "", "key_revoked_at": timezone.now()})
+        revoked = {"key_id": "", "key_sha256": "", "key_revoked_at": timezone.now()}
+        return _write(coach, revoked | _NO_FORMER_KEY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +204,7 @@ class GatewayValues:
 
     url: str | None = None
     token: str | None = None
+    next_token: str | None = None
     capacity: int | None = None
 
 
@@ -202,7 +217,9 @@ def put_gateway(name: str, values: GatewayValues) -> tuple[Gateway, bool]:
         if values.url is not None and gateway.set_url(values.url):
             columns += ["url", "url_set_at"]
         if values.token is not None and gateway.set_token(values.token):
-            columns += ["token_encrypted", "token_sha256"]
+            columns += TOKEN_COLUMNS
+        if values.next_token is not None and gateway.set_next_token(values.next_token):
+            columns += TOKEN_COLUMNS
         if values.capacity is not None and values.capacity != gateway.capacity:
             gateway.capacity = values.capacity
             columns.append("capacity")

@@ -23,6 +23,7 @@ from claw_fleet.coachlist.views_base import InternalView
 
 TAGS = ["internal"]
 GENERATION_MAX = 2**63 - 1
+FORMER_SECONDS_MAX = 300
 
 
 class CoachRow(serializers.ModelSerializer[CompanionProfile]):
@@ -88,6 +89,12 @@ class KeyHash(serializers.Serializer[Any]):
     key_id = serializers.CharField(max_length=255)
     key_sha256 = serializers.CharField(validators=[rules.validate_sha256])
     key_generation = serializers.IntegerField(min_value=0, max_value=GENERATION_MAX)
+    former_seconds = serializers.IntegerField(
+        min_value=0,
+        max_value=FORMER_SECONDS_MAX,
+        default=0,
+        help_text="How many seconds more the key before is good; told again of the same key, it can only be less.",
+    )
 
 
 class Changed(serializers.Serializer[Any]):
@@ -106,7 +113,18 @@ class GatewayChange(serializers.Serializer[Any]):
         help_text="http(s)://host[:port][/path], to which /v1/responses is appended; empty: not reachable.",
     )
     token = serializers.CharField(
-        required=False, write_only=True, trim_whitespace=False, validators=[rules.validate_gateway_token]
+        required=False,
+        write_only=True,
+        trim_whitespace=False,
+        validators=[rules.validate_gateway_token],
+        help_text="The token that is in force. What was announced before is forgotten.",
+    )
+    next_token = serializers.CharField(
+        required=False,
+        write_only=True,
+        trim_whitespace=False,
+        validators=[rules.validate_gateway_token],
+        help_text="A token that will be in force soon. It is tried where the gateway refuses the other.",
     )
     capacity = serializers.IntegerField(min_value=0, max_value=100_000, required=False)
 
@@ -116,6 +134,12 @@ class GatewayChange(serializers.Serializer[Any]):
             rules.validate_gateway_url(value)
         return value.rstrip("/")
 
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """One token at a time."""
+        if "token" in attrs and "next_token" in attrs:
+            raise serializers.ValidationError({"next_token": "Send either the token or the next one."})
+        return attrs
+
 
 class GatewayRow(serializers.ModelSerializer[Gateway]):
     """A gateway. Its token is never given out, only the hash to compare with."""
@@ -124,7 +148,7 @@ class GatewayRow(serializers.ModelSerializer[Gateway]):
 
     class Meta:
         model = Gateway
-        fields = ("name", "url", "capacity", "used", "token_sha256")
+        fields = ("name", "url", "capacity", "used", "token_sha256", "next_token_sha256")
 
 
 class GatewayPut(serializers.ModelSerializer[Gateway]):
@@ -134,7 +158,7 @@ class GatewayPut(serializers.ModelSerializer[Gateway]):
 
     class Meta:
         model = Gateway
-        fields = ("name", "url", "capacity", "token_sha256", "changed")
+        fields = ("name", "url", "capacity", "token_sha256", "next_token_sha256", "changed")
 
 
 class ClaimProblem(Problem):
@@ -330,5 +354,5 @@ class GatewayDetail(InternalView):
             raise serializers.ValidationError({"name": exc.messages}) from None
         body = validated(GatewayChange(data=request.data))
         gateway, changed = fleet.put_gateway(name, fleet.GatewayValues(**body))
-        shown = {field: getattr(gateway, field) for field in ("name", "url", "capacity", "token_sha256")}
+        shown = {field: getattr(gateway, field) for field in GatewayPut.Meta.fields if field != "changed"}
         return Response({**shown, "changed": changed})

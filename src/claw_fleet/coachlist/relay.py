@@ -9,9 +9,11 @@ import logging
 import queue
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
+
+from claw_fleet.coachlist import turned_away
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +37,17 @@ class Relay:
     upstream at any time. What WSGI servers call when the client is gone is `close()`.
     """
 
-    def __init__(self, upstream: httpx.Response, *, gateway: str, keepalive: float) -> None:
+    def __init__(
+        self,
+        upstream: httpx.Response,
+        *,
+        gateway: str,
+        keepalive: float,
+        again: Callable[[], httpx.Response | None] = lambda: None,
+    ) -> None:
+        """``again``: asks once more, for an ask that was turned away; it runs in a thread of its own."""
         self._upstream = upstream
+        self._again = again
         self._gateway = gateway
         self._keepalive = keepalive
         self._chunks: queue.Queue[bytes | Exception | None] = queue.Queue(maxsize=AHEAD)
@@ -47,7 +58,7 @@ class Relay:
     def _read(self) -> None:
         last: Exception | None = None
         try:
-            for chunk in self._upstream.iter_bytes():
+            for chunk in turned_away.continued(self._upstream.iter_bytes(), self._ask_again):
                 if self._closed.is_set():
                     return
                 self._chunks.put(chunk)
@@ -58,6 +69,17 @@ class Relay:
             self._upstream.close()
             if not self._closed.is_set():
                 self._chunks.put(last)
+
+    def _ask_again(self) -> Iterator[bytes] | None:
+        upstream = None if self._closed.is_set() else self._again()
+        if upstream is None:
+            return None
+        self._upstream.close()
+        self._upstream = upstream
+        if self._closed.is_set():
+            upstream.close()
+            return None
+        return upstream.iter_bytes()
 
     def __iter__(self) -> Iterator[bytes]:
         tail = b"\n\n"  # nothing sent yet: whatever comes begins an event

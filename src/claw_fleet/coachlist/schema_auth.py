@@ -15,7 +15,7 @@ class _ServiceTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-un
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
         """Bearer, with the fleet's token."""
-        return {"type": "http", "scheme": "bearer", "description": "One of COACHLIST_SERVICE_TOKENS."}
+        return {"type": "http", "scheme": "bearer", "description": "A service token of the fleet."}
 
 
 class _CompanionKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

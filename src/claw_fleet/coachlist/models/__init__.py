@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tables: the fleet's (gateways, coaches) and the coaches' own (clients, sessions, goals)."""
+"""The tables: the fleet's (gateways, coaches, service tokens) and the coaches' own (clients, sessions, goals)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from claw_fleet.coachlist.models.coaching import (
     CoachingMilestone,
     CoachingSession,
 )
-from claw_fleet.coachlist.models.fleet import CompanionProfile, Gateway, Status, Wanted
+from claw_fleet.coachlist.models.fleet import CompanionProfile, Gateway, ServiceToken, Status, Wanted
 
 __all__ = [
     "CoachingClient",
@@ -18,6 +18,7 @@ __all__ = [
     "CoachingSession",
     "CompanionProfile",
     "Gateway",
+    "ServiceToken",
     "Status",
     "Wanted",
 ]

@@ -8,6 +8,7 @@ so no click is lost to a run in progress, and no outcome to a click.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from typing import Any
 
@@ -90,6 +91,9 @@ class Gateway(models.Model):
     capacity = models.PositiveIntegerField(default=100, help_text="How many coaches may be placed here.")
     token_encrypted = models.TextField(blank=True, editable=False)
     token_sha256 = models.CharField("token's SHA-256", max_length=64, blank=True, editable=False)
+    # Announced by the fleet, and not yet known to be in force.
+    next_token_encrypted = models.TextField(blank=True, editable=False)
+    next_token_sha256 = models.CharField("next token's SHA-256", max_length=64, blank=True, editable=False)
 
     objects = GatewayQuerySet.as_manager()
 
@@ -107,16 +111,71 @@ class Gateway(models.Model):
         return True
 
     def set_token(self, token: str) -> bool:
-        """Take a new token, to be stored encrypted; whether it differs from the old one."""
+        """Take the token that is in force, to be stored encrypted; whether that changed what is stored."""
         digest = crypto.sha256_hex(token)
-        if digest == self.token_sha256:
+        if digest == self.token_sha256 and not self.next_token_sha256:
             return False
-        self.token_encrypted, self.token_sha256 = crypto.encrypt(token), digest
+        if digest != self.token_sha256:
+            self.token_encrypted, self.token_sha256 = crypto.encrypt(token), digest
+        self.next_token_encrypted = self.next_token_sha256 = ""
+        return True
+
+    def set_next_token(self, token: str) -> bool:
+        """Take a token that will be in force soon, beside the one that is; whether that changed anything."""
+        digest = crypto.sha256_hex(token)
+        if digest in {self.token_sha256, self.next_token_sha256}:
+            return False
+        self.next_token_encrypted, self.next_token_sha256 = crypto.encrypt(token), digest
         return True
 
     def token(self) -> str:
         """The token in plain, or "" if there is none; raises crypto.Undecryptable."""
         return crypto.decrypt(self.token_encrypted) if self.token_encrypted else ""
+
+    def next_token(self) -> str:
+        """The announced token in plain, or "" if there is none; raises crypto.Undecryptable."""
+        return crypto.decrypt(self.next_token_encrypted) if self.next_token_encrypted else ""
+
+    def tokens(self) -> list[str]:
+        """The tokens to present, the likeliest first; without those that no configured key decrypts."""
+        found = []
+        for read in (self.token, self.next_token):
+            with contextlib.suppress(crypto.Undecryptable):
+                found.append(read())
+        return [token for token in found if token]
+
+    def accepted(self, token: str) -> None:
+        """The gateway took this token: if it is the announced one, it is the one from now on."""
+        digest = crypto.sha256_hex(token)
+        if digest != self.next_token_sha256:
+            return
+        # Only while nobody has told anything newer of this gateway.
+        Gateway.objects.filter(pk=self.pk, next_token_sha256=digest).update(
+            token_encrypted=F("next_token_encrypted"),
+            token_sha256=digest,
+            next_token_encrypted="",
+            next_token_sha256="",
+        )
+
+
+# What is written of a gateway when one of its tokens changes.
+TOKEN_COLUMNS = ("token_encrypted", "token_sha256", "next_token_encrypted", "next_token_sha256")
+
+
+class ServiceToken(models.Model):
+    """A token of the fleet's own, by its hash; beside those of COACHLIST_SERVICE_TOKENS."""
+
+    name = models.CharField(max_length=100, help_text="Who presents it.")
+    token_sha256 = models.CharField("token's SHA-256", max_length=64, unique=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering = ("pk",)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class _Joined(Aggregate):
@@ -198,6 +257,9 @@ class CompanionProfile(models.Model):
     key_id = models.CharField(max_length=255, blank=True, editable=False)
     key_sha256 = models.CharField("key's SHA-256", max_length=64, blank=True, editable=False)
     key_generation = models.PositiveBigIntegerField("key", default=0, editable=False)
+    # The key before, which is still good for a moment.
+    former_key_sha256 = models.CharField(max_length=64, blank=True, editable=False)
+    former_key_until = models.DateTimeField(null=True, editable=False)
     key_created_at = models.DateTimeField(null=True, editable=False)
     key_rotated_at = models.DateTimeField(null=True, editable=False)
     key_revoked_at = models.DateTimeField(null=True, editable=False)
@@ -213,6 +275,11 @@ class CompanionProfile(models.Model):
             models.Index(fields=["status"], name="coachlist_status"),
             # A presented key is found by its hash; the partial index below would not be used for that.
             models.Index(fields=["key_sha256"], name="coachlist_key_sha256"),
+            models.Index(
+                fields=["former_key_sha256"],
+                condition=~Q(former_key_sha256=""),
+                name="coachlist_former_key",
+            ),
         )
         constraints = (
             # A key belongs to one coach.

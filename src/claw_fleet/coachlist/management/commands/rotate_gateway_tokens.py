@@ -23,18 +23,18 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Do it, and say how many; fail if a token cannot be read."""
         done, overtaken, unreadable = 0, 0, []
-        for gateway in Gateway.objects.exclude(token_encrypted=""):
-            try:
-                anew = crypto.rotate(gateway.token_encrypted)
-            except crypto.Undecryptable:
-                unreadable.append(gateway.name)
-                continue
-            # Only over what was read: a token that came in meanwhile is already under the first key.
-            written = Gateway.objects.filter(pk=gateway.pk, token_encrypted=gateway.token_encrypted).update(
-                token_encrypted=anew
-            )
-            done += written
-            overtaken += 1 - written
+        for column in ("token_encrypted", "next_token_encrypted"):
+            for gateway in Gateway.objects.exclude(**{column: ""}):
+                stored = getattr(gateway, column)
+                try:
+                    anew = crypto.rotate(stored)
+                except crypto.Undecryptable:
+                    unreadable.append(gateway.name)
+                    continue
+                # Only over what was read: a token that came in meanwhile is already under the first key.
+                written = Gateway.objects.filter(pk=gateway.pk, **{column: stored}).update(**{column: anew})
+                done += written
+                overtaken += 1 - written
         self.stdout.write(f"Encrypted anew: {done}. Replaced meanwhile by a newer token: {overtaken}.")
         if unreadable:
             raise CommandError(

@@ -27,6 +27,9 @@ from ansible_collections.claw.fleet.plugins.modules.agent_key import ARGUMENT_SP
 _STEP = "key"
 _SHOWN_DIGITS = 12
 _FIELDS = ("key_id", "key_sha256", "key_generation")
+# How long the key before is good: until the new one is in its place, at most; and for who has read it just before.
+_UNTIL_PROMOTED_SECONDS = 120
+_AFTERWARDS_SECONDS = 5
 
 
 class ActionModule(ActionBase):
@@ -50,6 +53,7 @@ class ActionModule(ActionBase):
             task_vars,
             agents=rows,
             state=args["state"],
+            rotate=args["rotate"],
             coach_api_url=args["coach_api_url"] or args["api_url"],
             reveal=client.options.send == "plaintext",
         )
@@ -67,13 +71,14 @@ class ActionModule(ActionBase):
                 if concluded.get("failed"):
                     return {**result, **concluded}
                 work.conclude(concluded["wrong"])
+                work.end(client)
         return {**result, **work.told()}
 
     def _on_machine(self, args: dict[str, Any], task_vars: Any, **options: Any) -> dict[str, Any]:
         where = {"gateway": args["gateway"], "config_root": args["config_root"]}
         if options.get("reveal"):
             # Connection plugins print what a module answers from -vvv on, unless they are told not to.
-            self._play_context.no_log = True
+            self._play_context.no_log = self._connection._play_context.no_log = True
         answer: dict[str, Any] = self._execute_module(
             module_name="claw.fleet.agent_key_file", module_args={**where, **options}, task_vars=task_vars
         )
@@ -90,6 +95,7 @@ class _Work:
         self.changed = changed
         self.registered: dict[str, str] = {}
         self.revoked: list[str] = []
+        self.replaced: list[tuple[Row, dict[str, Any]]] = []
         self.failure = ""
 
     def predict(self) -> None:
@@ -107,10 +113,14 @@ class _Work:
                 continue
             try:
                 if need == "register":
-                    new = _register(client, row, key)
+                    replaces = key["pending"] and bool(row["key_sha256"])
+                    new = _register(client, row, key, _UNTIL_PROMOTED_SECONDS if replaces else None)
                     self.changed |= new
+                    self.replaced += [(row, key)] if replaces else []
                     # What Django knew already, although the row did not say so, is no news.
                     key["need"] = "register" if new or key["pending"] else ""
+                elif need == "promote":
+                    self.replaced.append((row, key))
                 elif need == "revoke":
                     self.changed |= client.revoke_key(row["agent_id"])
             except ApiError as exc:
@@ -133,6 +143,16 @@ class _Work:
             if reason and not has_error(row):
                 row["error"] = error(_STEP, reason)
 
+    def end(self, client: Client) -> None:
+        """The new keys are in their places: those before them end within seconds."""
+        for row, key in self.replaced:
+            if has_error(row):
+                continue
+            try:
+                _register(client, row, key, _AFTERWARDS_SECONDS)
+            except ApiError as exc:
+                row["error"] = error(_STEP, f"{exc} Her former key ends by itself.")
+
     def told(self) -> dict[str, Any]:
         """The task's result."""
         diff = []
@@ -152,11 +172,12 @@ class _Work:
         return {"results": self.rows, "changed": self.changed, "diff": diff, **failure}
 
 
-def _register(client: Client, row: Row, key: dict[str, Any]) -> bool:
+def _register(client: Client, row: Row, key: dict[str, Any], former_seconds: int | None) -> bool:
     return client.set_key(
         row["agent_id"],
         **{field: key[field] for field in _FIELDS},
-        plaintext=key.pop("plaintext", None),
+        plaintext=key.get("plaintext"),
+        former_seconds=former_seconds,
     )
 
 

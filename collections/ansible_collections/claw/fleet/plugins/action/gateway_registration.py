@@ -51,10 +51,15 @@ def _register(client: Client, name: str, args: dict[str, Any], check_mode: bool)
     }
     before = {field: known.get(field) for field in wanted}
     before["url"] = (before["url"] or "").rstrip("/")
+    # A token that was announced is on its way to be the one; its rotation, or the gateway, says when it is.
+    announced = known.get("next_token_sha256") == wanted["token_sha256"]
+    if announced:
+        before["token_sha256"] = wanted["token_sha256"]
     changed = not known or before != wanted
     told = {"name": name, **wanted}
     if changed and not check_mode:
-        told = client.put_gateway(name, url=wanted["url"], token=args["token"], capacity=args["capacity"])
+        token = None if announced else args["token"]
+        told = client.put_gateway(name, url=wanted["url"], token=token, capacity=args["capacity"])
     return {
         "changed": changed,
         "gateway": {field: told.get(field) for field in ("name", "url", "capacity")},

@@ -35,8 +35,9 @@ options:
             C(coaches=internal/coaches/),
             C(claim=internal/coaches/{pk}/claim/),
             C(status=internal/coaches/{pk}/status/),
-            C(set_key=internal/set-key/{agent_id}/) and
-            C(gateway=internal/gateways/{name}/).
+            C(set_key=internal/set-key/{agent_id}/),
+            C(gateway=internal/gateways/{name}/) and
+            C(service_token=internal/service-tokens/{token_sha256}/).
         type: dict
         default: {}
       auth_header:
@@ -54,7 +55,7 @@ options:
           - The fields of a coach are C(pk), C(agent_id), C(name), C(vars), C(wanted), C(generation),
             C(status), C(observed_generation), C(reason), C(gateway), C(key_id), C(key_sha256),
             C(key_generation) and C(key_wanted_generation); those of a gateway are C(url), C(token),
-            C(capacity) and C(token_sha256); a key sent with O(api.send=plaintext) is in C(api_key).
+            C(next_token), C(capacity), C(token_sha256) and C(next_token_sha256); a key sent with O(api.send=plaintext) is in C(api_key).
         type: dict
         default: {}
       send:

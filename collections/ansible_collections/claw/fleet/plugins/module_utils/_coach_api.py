@@ -68,8 +68,19 @@ _PATHS = {
     "status": "internal/coaches/{pk}/status/",
     "set_key": "internal/set-key/{agent_id}/",
     "gateway": "internal/gateways/{name}/",
+    "service_token": "internal/service-tokens/{token_sha256}/",
 }
-_OTHER_FIELDS = ("url", "token", "capacity", "token_sha256", "api_key", "changed")
+_OTHER_FIELDS = (
+    "url",
+    "token",
+    "next_token",
+    "capacity",
+    "token_sha256",
+    "next_token_sha256",
+    "api_key",
+    "changed",
+)
+_NAMES = frozenset(FIELDS)
 _MAX_PAGES = 100_000
 
 
@@ -77,7 +88,7 @@ _MAX_PAGES = 100_000
 class ApiOptions:
     """How this app's API differs from the reference coach list.
 
-    ``paths`` are below the API's URL, with {pk}, {agent_id} or {name} in them. ``fields`` maps our names of
+    ``paths`` are below the API's URL, with {pk}, {agent_id}, {name} or {token_sha256} in them. ``fields`` maps our names of
     fields to theirs. ``send`` is what set-key gets: "hash" or "plaintext".
     """
 
@@ -107,10 +118,11 @@ class ApiOptions:
             raise OptionsError("api.auth_header and api.auth_prefix must be text.")
         for name, path in options.paths.items():
             try:
-                path.format(pk=0, agent_id="", name="")
+                path.format(pk=0, agent_id="", name="", token_sha256="")
             except (KeyError, IndexError, ValueError):
                 raise OptionsError(
-                    f"api.paths.{name} is {shown(path)}; it may hold {{pk}}, {{agent_id}}, {{name}}."
+                    f"api.paths.{name} is {shown(path)}; it may hold {{pk}}, {{agent_id}}, {{name}}, "
+                    "{token_sha256}."
                 ) from None
         return options
 
@@ -220,9 +232,15 @@ class Client:
         key_sha256: str,
         key_generation: int,
         plaintext: str | None = None,
+        former_seconds: int | None = None,
     ) -> bool:
-        """Register a coach's key, by hash or, as ``send`` says, as it is; returns whether it changed."""
+        """Register a coach's key, by hash or, as ``send`` says, as it is; returns whether it changed.
+
+        ``former_seconds``: how long the key before shall stay good, where it has to; never longer than told before.
+        """
         body: dict[str, Any] = {"key_id": key_id, "key_generation": key_generation}
+        if former_seconds is not None:
+            body["former_seconds"] = former_seconds
         if self.options.send == "plaintext":
             if not plaintext:
                 raise OptionsError("api.send is plaintext, but only the key's hash is at hand; use hash.")
@@ -246,12 +264,36 @@ class Client:
                 return None
             raise
 
-    def put_gateway(self, name: str, *, url: str, token: str, capacity: int | None) -> dict[str, Any]:
-        """Tell Django a gateway's address, token, capacity (None: as it is); returns what it then knows."""
-        body: dict[str, Any] = {"url": url, "token": token}
-        if capacity is not None:
-            body["capacity"] = capacity
-        return self._object("PUT", self.options.path("gateway", name=name), body, (token,))
+    def put_gateway(
+        self,
+        name: str,
+        *,
+        url: str | None = None,
+        token: str | None = None,
+        next_token: str | None = None,
+        capacity: int | None = None,
+    ) -> dict[str, Any]:
+        """Tell Django of a gateway what is not None; returns what it then knows.
+
+        ``next_token`` is to be tried where the gateway refuses the one that Django has; ``token`` ends that.
+        """
+        told = {"url": url, "token": token, "next_token": next_token, "capacity": capacity}
+        body = {field: value for field, value in told.items() if value is not None}
+        return self._object("PUT", self.options.path("gateway", name=name), body, (token, next_token))
+
+    def service_token(self, token_sha256: str) -> dict[str, Any]:
+        """What Django knows of a service token by its hash; ApiError 404: it is unknown or revoked."""
+        return self._object("GET", self.options.path("service_token", token_sha256=token_sha256), None)
+
+    def put_service_token(self, token_sha256: str, name: str) -> bool:
+        """Register a service token by its hash; returns whether it is new."""
+        path = self.options.path("service_token", token_sha256=token_sha256)
+        return bool(self._object("PUT", path, {"name": name}).get("changed", True))
+
+    def revoke_service_token(self, token_sha256: str) -> bool:
+        """Revoke a service token by its hash; returns whether it was good until then."""
+        path = self.options.path("service_token", token_sha256=token_sha256)
+        return bool(self._object("DELETE", path, None).get("changed", True))
 
     def _page(self, url: str, answer: Answer, pks: set[int | str]) -> list[Row]:
         data = answer.data
@@ -296,7 +338,8 @@ class Client:
 
     def _reduced(self, row: Mapping[str, Any]) -> Row:
         if not self.options.fields:
-            return {name: row[name] for name in FIELDS if name in row}
+            # Most lists hold nothing else.
+            return dict(row) if row.keys() == _NAMES else {name: row[name] for name in FIELDS if name in row}
         return {name: row[theirs] for name in FIELDS if (theirs := self.options.theirs(name)) in row}
 
     def _row(self, method: str, path: str, body: Mapping[str, Any]) -> Row:

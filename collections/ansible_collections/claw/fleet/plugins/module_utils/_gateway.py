@@ -33,6 +33,8 @@ from ansible_collections.claw.fleet.plugins.module_utils._supervisor import (
 
 REDACTED = "__OPENCLAW_REDACTED__"
 DEFAULT_CONFIG_ROOT = "/etc/claw"
+FORMER = ".former"
+"""Behind the name of the token's file: the token before, while the process may still run with it."""
 _LOCAL = "127.0.0.1"
 _READY_POLL_SECONDS = 0.25
 _VALIDATE_TIMEOUT_SECONDS = 180
@@ -156,13 +158,10 @@ class Gateway:
 
     def token(self) -> str:
         """The gateway's bearer token."""
-        try:
-            data = _durable.read(self.token_file, root=self.state_dir)
-        except _durable.DurableError as error:
-            raise GatewayError(str(error)) from error
-        if not data or not data.strip():
+        found = self._secret(self.token_file)
+        if not found:
             raise GatewayError(f"{self.token_file} is absent or empty; run the role claw.fleet.gateway again")
-        return data.decode("ascii", "replace").strip()
+        return found
 
     def unit_state(self) -> UnitState:
         """How the gateway's process is, as its supervisor sees it."""
@@ -213,7 +212,7 @@ class Gateway:
     def rpc(self, method: str, params: Mapping[str, Any] | None = None, timeout: float = 30) -> Any:
         """The payload of an admin call, e.g. ``rpc("config.get")``."""
         body = {"method": method, "params": dict(params or {})}
-        status, answer = self._request("POST", "/api/v1/admin/rpc", body, self._bearer(), timeout)
+        status, answer = self._authorized("/api/v1/admin/rpc", body, {}, timeout)
         if status == 200 and isinstance(answer, dict) and answer.get("ok") is True:
             return answer.get("payload")
         raise self._refused(f"refuses {method}", status, answer)
@@ -228,18 +227,18 @@ class Gateway:
             valid=found.get("valid") is True,
             converged=applied is not None and found.get("configRevisionHash") == applied,
             agents={name: entry for name, entry in read.items() if name not in own},
-            issues=_issues(found),
+            issues=_issues(found, self.config),
         )
 
     def turn(self, agent_id: str, text: str, session: str, timeout: float) -> str:
         """Say ``text`` to an agent in its session of that name and return what it answers."""
-        headers = self._bearer() | {
+        headers = {
             "x-openclaw-agent-id": agent_id,
             # A bare name is refused where there are several agents: the key must name its agent.
             "x-openclaw-session-key": f"agent:{agent_id}:{session}",
         }
         body = {"model": "openclaw", "input": text}
-        status, answer = self._request("POST", "/v1/responses", body, headers, timeout)
+        status, answer = self._authorized("/v1/responses", body, headers, timeout)
         if status != 200 or not isinstance(answer, dict) or answer.get("status") != "completed":
             raise self._refused(f"could not run a turn of {agent_id}", status, answer)
         parts = [
@@ -286,8 +285,8 @@ class Gateway:
             included[included.index(self.roster)] = "./agents.json"
         except (ValueError, KeyError, TypeError) as error:
             raise GatewayError(
-                f"{self.config} does not include the roster as agents.entries.$include: [{self.roster}]; "
-                "run the role claw.fleet.gateway"
+                f"{self.config} is not JSON that includes the roster as agents.entries.$include: "
+                f"[{self.roster}] ({error}); mend it, or run the role claw.fleet.gateway"
             ) from error
         entries["$include"] = included
         return json.dumps(found).encode()
@@ -325,10 +324,29 @@ class Gateway:
             ) from error
         if verdict.get("valid") is True:
             return []
-        return _issues(verdict) or [f"config validate ended with status {done.returncode}"]
+        return _issues(verdict, self.config) or [f"config validate ended with status {done.returncode}"]
 
-    def _bearer(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.token()}"}
+    def accepts(self, token: str) -> bool:
+        """Whether the gateway takes this token; no agent is asked."""
+        status, _answer = self._request("POST", "/v1/responses", {}, _bearer(token), timeout=30)
+        return status != 401
+
+    def _authorized(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, Any]:
+        """The answer to a POST with the gateway's token; with the former one where it has not taken the new yet."""
+        status, answer = self._request("POST", path, body, {**_bearer(self.token()), **headers}, timeout)
+        former = self._secret(self.token_file + FORMER) if status == 401 else ""
+        if former:
+            status, answer = self._request("POST", path, body, {**_bearer(former), **headers}, timeout)
+        return status, answer
+
+    def _secret(self, path: str) -> str:
+        try:
+            data = _durable.read(path, root=self.state_dir)
+        except _durable.DurableError as error:
+            raise GatewayError(str(error)) from error
+        return (data or b"").decode("ascii", "replace").strip()
 
     def _refused(self, deed: str, status: int, answer: Any) -> GatewayRefused:
         found = answer.get("error") if isinstance(answer, dict) else None
@@ -344,13 +362,13 @@ class Gateway:
         )
 
     def _request(
-        self, verb: str, path: str, body: Mapping[str, Any] | None, headers: dict[str, str], timeout: float
+        self, verb: str, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], timeout: float
     ) -> tuple[int, Any]:
         """Status and decoded JSON body (None if it is not JSON)."""
         connection = http.client.HTTPConnection(_LOCAL, self.port, timeout=timeout)
         data = None if body is None else json.dumps(body).encode()
         try:
-            connection.request(verb, path, data, headers | {"content-type": "application/json"})
+            connection.request(verb, path, data, {**headers, "content-type": "application/json"})
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -365,12 +383,17 @@ class Gateway:
             return response.status, None
 
 
+def _bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
 def _entries(config: Any) -> dict[str, Any]:
     agents = config.get("agents") if isinstance(config, dict) else None
     entries = agents.get("entries") if isinstance(agents, dict) else None
     return entries if isinstance(entries, dict) else {}
 
 
-def _issues(verdict: Mapping[str, Any]) -> list[str]:
-    found = verdict.get("issues") or []
-    return [f"{issue.get('path') or '<root>'}: {issue.get('message')}" for issue in found]
+def _issues(verdict: Mapping[str, Any], config: str) -> list[str]:
+    found = [(issue.get("path") or "<root>", issue.get("message")) for issue in verdict.get("issues") or ()]
+    # What is not about agents stands in the config.
+    return [f"{path}: {why}{'' if path.startswith('agents') else f' (in {config})'}" for path, why in found]

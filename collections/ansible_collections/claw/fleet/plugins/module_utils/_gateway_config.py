@@ -24,12 +24,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible_collections.claw.fleet.plugins.module_utils import _config, _durable
+from ansible_collections.claw.fleet.plugins.module_utils import _config, _durable, _gateway_secrets
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError
 
 # systemd gives the gateway 330 s to finish the turns it is in.
 _STOP_SECONDS = 345
 _WORDS_LINES = 25
+_REFUSED = 78
 
 
 class ConfigChange(NamedTuple):
@@ -74,11 +75,14 @@ class ConfigFile:
         old = _durable.read(gateway.config, root=gateway.state_dir)
         applied = self._applied()
         current = self._parse(old)
-        new = _config.merge(applied.config, current, self.wanted)
+        # A process that is started reads its secrets, so it starts with their mark; for the mark alone none is.
+        mark = _gateway_secrets.fingerprint(self.wanted, Path(gateway.state_dir))
+        new = _config.merge(applied.config, current, _gateway_secrets.marked(self.wanted, mark))
+        before, after = (_gateway_secrets.marked(config, "") for config in (current, new))
         fingerprint = self._fingerprint()
-        write = new != current
+        write = before != after
         restart = write or fingerprint != applied.started_with or not gateway.unit_state().running
-        change = ConfigChange(restart, restart, _config.shown(current), _config.shown(new))
+        change = ConfigChange(restart, restart, _config.shown(before), _config.shown(after))
         if check:
             return change
         settled = _Applied(self.wanted, fingerprint, None)
@@ -170,7 +174,15 @@ class ConfigFile:
         # The unit's files may be newer than what systemd has read, whoever wrote them.
         _systemctl("daemon-reload")
         gateway.start()
-        gateway.wait_ready(self.timeout)
+        try:
+            gateway.wait_ready(self.timeout)
+        except GatewayError:
+            # OpenClaw also ends with 78 when one of its own deadlines passes while it starts, as on a machine that
+            # is busy, and systemd leaves it at that. A config that it finds valid gets one more start.
+            if gateway.unit_state().exit_status != _REFUSED or gateway.validate():
+                raise
+            gateway.start()
+            gateway.wait_ready(self.timeout)
 
     def _words(self, since: float) -> str:
         """What the gateway said since then, without its secrets."""
@@ -188,7 +200,7 @@ def _secrets(gateway: Gateway) -> list[str]:
     names = [
         name
         for name in _durable.list_dir(state, root=state.parent)
-        if name == "token" or name.endswith(".key")
+        if name.startswith("token") or name.endswith(".key")
     ]
     found = [_durable.read(state / name, root=state) or b"" for name in names]
     return [text for text in (data.decode("utf-8", "replace").strip() for data in found) if text]

@@ -30,6 +30,8 @@ from ansible_collections.claw.fleet.plugins.module_utils._coach import shown
 _BACKOFF_BASE_SECONDS = 2
 _MAX_WAIT_SECONDS = 60
 _MAX_ERROR_BYTES = 65536
+# 500 coaches, each with as much as a coach's vars may hold, are half of it.
+_MAX_ANSWER_BYTES = 64 * 2**20
 _MAX_DETAIL = 300
 
 
@@ -162,7 +164,7 @@ class JsonHttp:
         here = where(method, url)
         try:
             with self._request.open(method, url, data=data, headers=headers) as response:
-                return _decoded(here, response.status, response.headers, response.read())
+                return _decoded(here, response.status, response.headers, _body(here, response))
         except urllib.error.HTTPError as exc:
             with exc:
                 if exc.code == 304:
@@ -203,6 +205,21 @@ def where(method: str, url: str) -> str:
     """Method and path, which is what people look for in Django's log."""
     parts = urlsplit(url)
     return f"{method} {parts.path}{f'?{parts.query}' if parts.query else ''}"
+
+
+def _body(here: str, response: Any) -> bytes:
+    """The whole answer, if it is not larger than any that makes sense."""
+    # Without a length it is packed, or comes in pieces.
+    known = response.length is not None
+    if not known or response.length <= _MAX_ANSWER_BYTES:
+        raw: bytes = response.read() if known else response.read(_MAX_ANSWER_BYTES + 1)
+        if len(raw) <= _MAX_ANSWER_BYTES:
+            return raw
+    raise ApiError(
+        f"{here} answered with more than {_MAX_ANSWER_BYTES // 2**20} MB, which was not taken. Check that "
+        "api_url is the API's own base, that its list is paged, and lower api.page_size.",
+        response.status,
+    )
 
 
 def _decoded(here: str, status: int, headers: Any, raw: bytes) -> Answer:

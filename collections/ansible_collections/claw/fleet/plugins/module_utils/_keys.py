@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -69,6 +69,7 @@ class Keys:
         *,
         state: str,
         api_url: str,
+        rotate: Collection[str] = (),
         reveal: bool = False,
         check: bool = False,
     ) -> tuple[list[Row], bool]:
@@ -76,6 +77,7 @@ class Keys:
         any file was changed, or would be.
 
         ``state``: present, rotated or absent; the key of a coach who is wanted removed is always to be absent.
+        ``rotate``: ids of those who get a new key with present too.
         "key" holds ``need``: "register", "promote", "revoke", or "" for nothing; ``key_id``, ``key_sha256``,
         ``key_generation`` of the key that will count, "" where check mode would make a new one; ``pending``:
         whether it is yet to be promoted; ``made``: whether it is new; ``right``: what was set right about a key
@@ -91,7 +93,8 @@ class Keys:
                         if state == "absent" or row["wanted"] == "removed":
                             result["key"] = self._absent(row)
                         else:
-                            result["key"] = self._present(row, state == "rotated", api_url, reveal, check)
+                            anew = state == "rotated" or row["agent_id"] in rotate
+                            result["key"] = self._present(row, anew, api_url, reveal, check)
                     except _durable.DurableError as error:
                         result["error"] = _coach.error(_STEP, str(error))
                 results.append(result)

@@ -13,7 +13,8 @@ description:
     controller registers its SHA-256 in Django, then it is promoted to C(.credentials.json) in the coach's
     directory below C(credentials) in the gateway's state directory, for her agent's command line to read.
   - What an interrupted run left pending is adopted by the next one. A retry never makes another key.
-  - A key is made anew when C(key_wanted_generation) of the row is above the generation of the key on disk.
+  - A key is made anew when C(key_wanted_generation) of the row is above the generation of the key on disk. The one
+    before stays good until the new one is in its place and some seconds longer, where the app knows C(former_seconds).
   - The key of a coach whose C(wanted) is V(removed) is revoked in Django, and then its files are removed.
   - Where nothing is to be changed, Django is not asked.
   - A row with an C(error) is carried past untouched.
@@ -34,7 +35,7 @@ attributes:
   idempotent:
     support: partial
     details:
-      - Not with O(state=rotated), which makes a new key each time.
+      - Not with O(state=rotated) or O(rotate), which make a new key each time.
 options:
   agents:
     description:
@@ -49,6 +50,13 @@ options:
     type: str
     choices: [present, rotated, absent]
     default: present
+  rotate:
+    description:
+      - The ids of agents who get a new key also with O(state=present), one that was asked for by this and not by
+        C(key_wanted_generation). A coach who is wanted removed gets none.
+    type: list
+    elements: str
+    default: []
   coach_api_url:
     description:
       - The base of the coach API as agents reach it, which is written beside the key. If it is not given, it
@@ -127,6 +135,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "config_root": {"type": "path", "default": "/etc/claw"},
     "agents": {"type": "list", "elements": "dict", "required": True},
     "state": {"type": "str", "choices": ["present", "rotated", "absent"], "default": "present"},
+    "rotate": {"type": "list", "elements": "str", "default": []},
     "coach_api_url": {"type": "str"},
 }
 

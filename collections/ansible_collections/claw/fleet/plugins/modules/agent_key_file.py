@@ -42,6 +42,11 @@ options:
     type: str
     choices: [present, rotated, absent]
     default: present
+  rotate:
+    description: The agents who get a new key also with O(state=present).
+    type: list
+    elements: str
+    default: []
   coach_api_url:
     description: The base of the coach API, which is written beside each key.
     type: str
@@ -100,6 +105,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "config_root": {"type": "path", "default": DEFAULT_CONFIG_ROOT},
     "agents": {"type": "list", "elements": "dict", "default": []},
     "state": {"type": "str", "choices": ["present", "rotated", "absent"], "default": "present"},
+    "rotate": {"type": "list", "elements": "str", "default": []},
     "coach_api_url": {"type": "str"},
     "reveal": {"type": "bool", "default": False},
     "registered": {"type": "dict"},
@@ -124,6 +130,7 @@ def main() -> None:
                 check_rows(params["agents"]),
                 state=params["state"],
                 api_url=params["coach_api_url"],
+                rotate=params["rotate"],
                 reveal=params["reveal"],
                 check=module.check_mode,
             )

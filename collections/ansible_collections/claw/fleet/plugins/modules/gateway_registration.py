@@ -12,7 +12,7 @@ description:
   - Django asks a coach's agent through her gateway, so it has to know the gateway's address and token, and
     how many coaches it takes.
   - Reads what Django has and writes only what differs. Django never gives a token out, so tokens are compared
-    by their SHA-256.
+    by their SHA-256. One that M(claw.fleet.gateway_token) has announced is known.
 author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
   - claw.fleet.django

@@ -12,6 +12,9 @@ description:
   - Each secret is a file of the gateway's own user in its state directory, mode 0400, that the gateway's config refers
     to. They are written as that user, so that nothing planted there can redirect a write.
   - The gateway's token is made here, once, from the system's random source, unless one is given.
+  - A gateway that runs has what is new in them at once, without a restart and without a turn being disturbed. What the
+    former content of a file opened is not touched here. Before a gateway's token changes, Django has to know the new
+    one, which is for M(claw.fleet.gateway_token) to see to.
 author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
   - claw.fleet.attributes
@@ -54,9 +57,12 @@ files:
   type: list
   elements: str
   sample: [/var/lib/claw/gw-a/token, /var/lib/claw/gw-a/provider-openai.key]
+reloaded:
+  description: Whether the running gateway was made to read its secrets anew.
+  returned: success
+  type: bool
 """
 
-import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -68,49 +74,41 @@ from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
     Gateway,
     GatewayError,
 )
-
-_KEY_FILE = re.compile(r"provider-.+\.key")
-_TOKEN_BYTES = 24
+from ansible_collections.claw.fleet.plugins.module_utils._gateway_secrets import (
+    TOKEN_BYTES,
+    SecretFiles,
+    take,
+)
 
 
 def reconcile(
     gateway: Gateway, token: str | None, keys: dict[str, Any], check: bool
 ) -> tuple[list[str], list[str]]:
     """Have the files; what was changed (or would be), and all of them."""
-    state, owner = Path(gateway.state_dir), gateway.owner
-    wanted = {f"provider-{name}.key": str(key).encode() for name, key in keys.items()}
+    files = SecretFiles(gateway)
+    wanted = {f"provider-{name}.key": str(key) for name, key in keys.items()}
     changed: list[str] = []
-    with _durable.as_user(*owner):
-        found = _durable.read(state / "token", root=state)
-        if token:
-            wanted["token"] = token.encode()
-        elif not (found or b"").strip():
-            wanted["token"] = secrets.token_hex(_TOKEN_BYTES).encode()
-        for name, data in wanted.items():
-            changed += [name] if _have(state / name, data, owner, state, check) else []
-        if "token" not in wanted and _attributes_differ(state / "token", owner, state):
+    with _durable.as_user(*gateway.owner):
+        if not token and not files.read(files.token):
+            token = secrets.token_hex(TOKEN_BYTES)
+        for name, key in wanted.items():
+            changed += [name] if files.have(files.state / name, key, check=check) else []
+        if files.replace_token(token, check=check) if token else files.set_token_right(check=check):
             changed.append("token")
-            if not check:
-                _durable.set_attributes(state / "token", mode=0o400, owner=owner, root=state)
-        for name in _durable.list_dir(state, root=state.parent):
-            if _KEY_FILE.fullmatch(name) and name not in wanted:
+        for name in files.provider_keys():
+            if name not in wanted:
                 changed.append(f"{name} (removed)")
                 if not check:
-                    _durable.remove(state / name, root=state)
-    return sorted(changed), sorted(str(state / name) for name in {*wanted, "token"})
+                    files.remove(files.state / name)
+    return sorted(changed), sorted(str(files.state / name) for name in {*wanted, "token"})
 
 
-def _have(path: Path, data: bytes, owner: _durable.Owner, root: Path, check: bool) -> bool:
-    if _durable.read(path, root=root) == data and not _attributes_differ(path, owner, root):
-        return False
-    if not check:
-        _durable.write(path, data, mode=0o400, owner=owner, root=root)
-    return True
-
-
-def _attributes_differ(path: Path, owner: _durable.Owner, root: Path) -> bool:
-    found = _durable.inspect(path, root=root)
-    return found is None or found.mode != 0o400 or found.owner != owner
+def predicted(gateway: Gateway, token: str | None, keys: dict[str, Any]) -> dict[Path, bytes | None]:
+    """What the files will hold."""
+    files = SecretFiles(gateway)
+    will: dict[Path, bytes | None] = {files.state / name: None for name in files.provider_keys()}
+    will |= {files.state / f"provider-{name}.key": str(key).encode() for name, key in keys.items()}
+    return will | ({files.token: token.encode()} if token else {})
 
 
 def main() -> None:
@@ -128,16 +126,25 @@ def main() -> None:
         # The tasks before this one would have made the gateway.
         changed = sorted(["token", *(f"provider-{provider}.key" for provider in keys)])
         module.exit_json(
-            changed=True, files=[], diff={"before": "", "after": "".join(f"{x}\n" for x in changed)}
+            changed=True,
+            files=[],
+            reloaded=False,
+            diff={"before": "", "after": "".join(f"{x}\n" for x in changed)},
         )
     try:
         gateway = Gateway.load(name)
         with _durable.lock(gateway.lock_path):
             changed, files = reconcile(gateway, token, keys, module.check_mode)
+            reloaded = take(gateway, check=module.check_mode, instead=predicted(gateway, token, keys))
     except (GatewayError, _durable.DurableError) as error:
         module.fail_json(msg=str(error))
-    after = "".join(f"{entry}\n" for entry in changed)
-    module.exit_json(changed=bool(changed), files=files, diff={"before": "", "after": after})
+    done = [*changed, *(["read anew by the gateway"] if reloaded else [])]
+    module.exit_json(
+        changed=bool(done),
+        files=files,
+        reloaded=reloaded,
+        diff={"before": "", "after": "".join(f"{entry}\n" for entry in done)},
+    )
 
 
 if __name__ == "__main__":

@@ -163,6 +163,10 @@ served:
   returned: success
   type: bool
   sample: true
+stopped:
+  description: How the gateway's last process ended, and where to look, if it does not run.
+  returned: when nobody is served
+  type: str
 unlisted:
   description: Agents in the roster without a row in O(agents), which were left alone.
   returned: success
@@ -230,16 +234,18 @@ def main() -> None:
     # What was given is large and in the results already.
     invocation = {"module_args": {"gateway": params["gateway"], "purge": params["purge"]}}
     try:
-        outcome = Agents(Gateway.load(params["gateway"], params["config_root"])).reconcile(
+        gateway = Gateway.load(params["gateway"], params["config_root"])
+        outcome = Agents(gateway).reconcile(
             params["agents"],
             owned_files(params),
             purge=params["purge"],
             max_removals=params["max_removals"],
             check=module.check_mode,
         )
+        stopped = {} if outcome.served else {"stopped": gateway.describe_end(gateway.unit_state())}
     except (AgentsError, CoachListError, DurableError, GatewayError, ManifestError, RosterError) as error:
         module.fail_json(msg=str(error), invocation=invocation)
-    result = outcome._asdict()
+    result = outcome._asdict() | stopped
     for warning in result.pop("warnings"):
         module.warn(warning)
     module.exit_json(**result, invocation=invocation)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -53,6 +53,9 @@ class CoachList:
     def __init__(self) -> None:
         self.rows: dict[int, dict[str, Any]] = {}
         self.gateways: dict[str, dict[str, Any]] = {}
+        self.service_tokens: dict[str, bool] = {}
+        """By their hashes, whether they are good; beside TOKEN, which stands in the settings."""
+        self.configured = True
         self.faults: list[Fault | None] = []
         self.requests: list[tuple[str, str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -106,12 +109,16 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.app.faults.pop(0) if self.app.faults else None
         if fault:
             fault(self)
-        elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        elif not self.known((self.headers.get("Authorization") or "").removeprefix("Bearer ")):
             self.answer(401, {"detail": "Invalid token."})
         else:
             self.route()
 
     do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = handle_any
+
+    def known(self, token: str) -> bool:
+        self.presented = _hash(token)
+        return (token == TOKEN and self.app.configured) or self.app.service_tokens.get(self.presented, False)
 
     def route(self) -> None:
         match self.command, self.parts:
@@ -123,8 +130,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.status(int(pk))
             case _, ["internal", "gateways", name]:
                 self.gateway(name)
+            case _, ["internal", "service-tokens", digest]:
+                self.service_token(digest)
             case _, ["internal", "set-key", agent_id]:
-                self.answer(200, {"changed": self.command == "POST", "for": agent_id})
+                self.set_key(agent_id)
             case _:
                 self.raw(404, b"<html>Page not found</html>", "text/html")
 
@@ -173,17 +182,48 @@ class Handler(BaseHTTPRequestHandler):
                 coach["gateway"] = None
             self.answer(200, coach)
 
+    def set_key(self, agent_id: str) -> None:
+        key = {"key_id": "", "key_sha256": "", "key_generation": 0, **(self.body or {})}
+        key.pop("former_seconds", None)
+        coach = next((item for item in self.app.rows.values() if item["agent_id"] == agent_id), None)
+        changed = self.command == "POST"
+        if coach is not None:
+            changed = any(coach[field] != value for field, value in key.items())
+            coach.update(key)
+        self.answer(200, {"changed": changed, "for": agent_id})
+
     def gateway(self, name: str) -> None:
         known = self.app.gateways.get(name)
         if self.command == "PUT":
-            self.body["url"] = self.body["url"].rstrip("/")
-            digest = hashlib.sha256(self.body.pop("token").encode()).hexdigest()
-            known = {**(known or {"capacity": 100}), **self.body, "name": name, "token_sha256": digest}
+            told = {field: value for field, value in self.body.items() if "token" not in field}
+            if "url" in told:
+                told["url"] = told["url"].rstrip("/")
+            if "token" in self.body:
+                told |= {"token_sha256": _hash(self.body["token"]), "next_token_sha256": ""}
+            if "next_token" in self.body:
+                told["next_token_sha256"] = _hash(self.body["next_token"])
+            known = {**(known or {"capacity": 100}), **told, "name": name}
             self.app.gateways[name] = known
         if known is None:
             self.answer(404, {"detail": "No such gateway."})
         else:
             self.answer(200, known)
+
+    def service_token(self, digest: str) -> None:
+        tokens = self.app.service_tokens
+        if self.command == "PUT":
+            new = digest not in tokens
+            tokens.setdefault(digest, True)
+            self.answer(200, {"changed": new})
+        elif digest == _hash(TOKEN) and self.app.configured and self.command == "DELETE":
+            self.answer(409, {"detail": "Take it out of COACHLIST_SERVICE_TOKENS."})
+        elif digest not in tokens and not (digest == _hash(TOKEN) and self.app.configured):
+            self.answer(404, {"detail": "No such token."})
+        elif self.command == "DELETE":
+            changed, tokens[digest] = tokens[digest], False
+            self.answer(200, {"changed": changed})
+        else:
+            self.answer(200, {"token_sha256": digest, "presented": digest == self.presented})
 
     def answer(self, status: int, data: Any, **headers: str) -> None:
         self.raw(status, json.dumps(data).encode(), "application/json", None, **headers)
@@ -199,6 +239,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         """Tests read ``requests`` instead."""
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def refuse(status: int, detail: str = "Because.", **headers: str) -> Fault:
@@ -219,6 +263,17 @@ def cut_off(handler: Handler) -> None:
 def hang_up(handler: Handler) -> None:
     """No answer at all."""
     handler.connection.close()
+
+
+def endless(handler: Handler) -> None:
+    """An answer that goes on for as long as somebody listens."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    with suppress(OSError):
+        while True:
+            handler.wfile.write(b"10000\r\n" + b" " * 65536 + b"\r\n")
 
 
 def never(handler: Handler) -> None:

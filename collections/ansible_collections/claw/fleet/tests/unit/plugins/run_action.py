@@ -14,7 +14,9 @@ from ansible.plugins.action import ActionBase
 def run_action(action: type[ActionBase], args: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
     """What the action returns for these arguments."""
     task = SimpleNamespace(args=args, check_mode=check_mode, async_val=0, action=action.__module__)
-    unused = SimpleNamespace(_shell=SimpleNamespace(tmpdir="unused"))
+    unused = SimpleNamespace(
+        _shell=SimpleNamespace(tmpdir="unused"), _play_context=SimpleNamespace(no_log=False)
+    )
     result: dict[str, Any] = action(task, unused, SimpleNamespace(no_log=False), None, None, None).run(
         None, {}
     )

@@ -38,6 +38,7 @@ class Machine:
             check_rows(module_args["agents"]),
             state=module_args["state"],
             api_url=module_args["coach_api_url"],
+            rotate=module_args["rotate"],
             reveal=module_args["reveal"],
             check=action._task.check_mode,
         )
@@ -160,3 +161,46 @@ def test_the_diff_shows_ids_and_the_beginning_of_hashes(machine: Machine, coach_
         "key_sha256": coach["key_sha256"][:12],
         "key_generation": 1,
     }
+
+
+def test_the_key_before_stays_good_until_the_new_one_is_in_its_place(
+    machine: Machine, coach_list: CoachList
+) -> None:
+    first, other = run(coach_list, row(1), row(2))["results"]
+    coach_list.requests.clear()
+    predicted = run(coach_list, first, other, rotate=["coach-1"], check=True)
+    assert predicted["changed"] and coach_list.requests == []
+    done = run(coach_list, first, other, rotate=["coach-1"])
+    assert done["changed"] and done["results"][1] == {**other}
+    assert done["results"][0]["key_sha256"] != first["key_sha256"]
+    assert done["results"][0]["key_generation"] == first["key_generation"]
+    assert [(path, body["former_seconds"]) for _verb, path, body in coach_list.writes] == [
+        ("internal/set-key/coach-1/", 120),
+        ("internal/set-key/coach-1/", 5),
+    ]
+    assert not run(coach_list, *done["results"])["changed"]
+
+
+def test_a_rotation_that_was_cut_off_goes_on_with_the_same_key(
+    machine: Machine, coach_list: CoachList
+) -> None:
+    (coach,) = run(coach_list, row(1))["results"]
+    coach_list.faults = [refuse(500)]
+    assert run(coach_list, coach, rotate=["coach-1"])["failed"]
+    pending = machine.secret(name=PENDING)
+    done = run(coach_list, coach, rotate=["coach-1"])
+    assert done["changed"] and machine.secret() == pending
+
+
+def test_the_key_before_is_not_forgotten_where_the_run_ended_after_registration(
+    machine: Machine, coach_list: CoachList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (coach,) = run(coach_list, row(1))["results"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Keys, "conclude", lambda *args: {"coach-1": "the machine went away"})
+        failed = run(coach_list, coach, rotate=["coach-1"])["results"][0]
+    assert "went away" in failed["error"]["reason"]
+    assert coach_list.writes[-1][2]["former_seconds"] == 120
+    now = {**coach, **{field: failed[field] for field in ("key_id", "key_sha256", "key_generation")}}
+    assert run(coach_list, now)["changed"]
+    assert coach_list.writes[-1][2]["former_seconds"] == 5

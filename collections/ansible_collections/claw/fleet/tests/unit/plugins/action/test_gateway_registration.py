@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -84,3 +85,12 @@ def test_a_refusal_is_told_without_the_token(coach_list: CoachList) -> None:
         run(coach_list)
     assert "*** is too weak" in str(caught.value)
     assert GATEWAY_TOKEN not in str(caught.value)
+
+
+def test_a_token_that_was_announced_is_known(coach_list: CoachList) -> None:
+    run(coach_list, token="1e" * 24)
+    coach_list.gateways["gw-a"]["next_token_sha256"] = hashlib.sha256(GATEWAY_TOKEN.encode()).hexdigest()
+    assert not run(coach_list)["changed"]
+    # What else differs is told without it.
+    assert run(coach_list, capacity=7)["changed"]
+    assert "token" not in coach_list.writes[-1][2]

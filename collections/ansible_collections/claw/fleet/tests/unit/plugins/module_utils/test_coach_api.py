@@ -24,6 +24,7 @@ from ansible_collections.claw.fleet.tests.unit.plugins.coach_list import (
     CoachList,
     Handler,
     cut_off,
+    endless,
     hang_up,
     never,
     refuse,
@@ -199,6 +200,28 @@ def test_an_answer_that_does_not_come(coach_list: CoachList) -> None:
     assert "timed out" in told
 
 
+@pytest.mark.parametrize(
+    "fault", [endless, lambda handler: handler.raw(200, b" ", "application/json", length=200 * 2**20)]
+)
+def test_an_answer_larger_than_any_list_is_not_taken(coach_list: CoachList, fault: Any) -> None:
+    coach_list.faults = [fault]
+    client = Patient(coach_list.url)
+    assert "answered with more than 64 MB, which was not taken. Check that api_url" in failure(client)
+    assert client.waits == []
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_wrong_makes_no_pause_longer_than_the_longest(
+    coach_list: CoachList, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    coach_list.faults = [refuse(503, Retry_After=formatdate(time.time() + 10, usegmt=True))]
+    now = time.time
+    monkeypatch.setattr("time.time", lambda: now() + hours * 3600)
+    client = Patient(coach_list.url)
+    assert client.coaches() is not None
+    assert all(0 <= pause <= 60 for pause in client.waits)
+
+
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -261,6 +284,7 @@ def test_claim_status_and_keys(coach_list: CoachList) -> None:
         "internal/set-key/coach-1/",
         {"key_id": "k", "key_sha256": "0" * 64, "key_generation": 1},
     )
+    assert client.revoke_key("coach-1") is True
     assert client.revoke_key("coach-1") is False
 
 

@@ -206,7 +206,7 @@ def test_a_config_without_the_include_is_not_validated(gateway: OfflineGateway) 
     other = '{"agents": {"entries": {"$include": ["/elsewhere.json"]}}}'
     for content in ("{}", "not json", '{"agents": {"entries": {"$include": 1}}}', other):
         Path(gateway.config).write_text(content)
-        with pytest.raises(GatewayError, match="does not include the roster"):
+        with pytest.raises(GatewayError, match="is not JSON that includes the roster"):
             Gateway.validate(gateway, roster=b"{}")
     Path(gateway.config).unlink()
     with pytest.raises(GatewayError, match="is absent"):
@@ -249,6 +249,24 @@ def test_a_process_that_failed_is_started_once(tmp_path: Path, answers: Answers)
     answers.of["/api/v1/admin/rpc"] = [config({}), config({}), config({"anna": anna})]
     assert Roster(gateway).apply({"anna": anna}).changed is True
     assert supervisor.starts == 1
+
+
+def test_a_gateway_that_dies_of_the_roster_twice_gets_the_old_one_back(
+    tmp_path: Path, answers: Answers
+) -> None:
+    second, third = RUNNING._replace(pid=8), RUNNING._replace(pid=9)
+    gateway = gateway_at(tmp_path, answers.port, Scripted(RUNNING))
+    anna, bert = entry(gateway, "anna"), entry(gateway, "bert")
+    rpc = answers.of["/api/v1/admin/rpc"] = [config({"anna": anna})]
+    assert Roster(gateway).apply({"anna": anna}).reloads == 1
+    before = Path(gateway.roster).read_bytes()
+    dying = dataclasses.replace(
+        gateway, supervisor=Scripted(RUNNING, RUNNING, RUNNING, second, second, third)
+    )
+    rpc[:] = [config({"anna": anna})]
+    with pytest.raises(RosterError, match=r"ended twice over .*\. The old roster was put back and is served"):
+        Roster(dying).apply({"anna": anna, "bert": bert})
+    assert Path(gateway.roster).read_bytes() == before
 
 
 def test_a_gateway_that_an_operator_stopped_meanwhile_is_not_started_for_the_new_roster(

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.claw.fleet.plugins.module_utils import _gateway_config
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError
 from ansible_collections.claw.fleet.plugins.module_utils._gateway_config import ConfigChange, ConfigFile
+from ansible_collections.claw.fleet.plugins.module_utils._gateway_secrets import MARK
 from ansible_collections.claw.fleet.plugins.module_utils._supervisor import UnitState
 from ansible_collections.claw.fleet.tests.unit.plugins.offline import OfflineGateway, offline_gateway
 
@@ -29,6 +30,7 @@ class Machine:
         self.deeds: list[str] = []
         self.runs_with: Any = None
         self.killed_at = ""
+        self.late_starts = 0
 
     def systemctl(self, verb: str, *_arguments: str) -> None:
         self.did(verb)
@@ -41,13 +43,17 @@ class Machine:
 
     def wait_ready(self) -> UnitState:
         self.did("wait")
+        if self.late_starts:
+            self.late_starts -= 1
+            self.runs_with = None
+            raise GatewayError("gateway gw-a is failed")
         if "bad" in self.runs_with:
             raise GatewayError("gateway gw-a is failed")
         return self.state()
 
     def state(self) -> UnitState:
         running = self.runs_with is not None
-        return UnitState("active" if running else "inactive", "", 7 * running, "success", 0)
+        return UnitState("active" if running else "failed", "", 7 * running, "", 0 if running else 78)
 
     def did(self, deed: str) -> None:
         if deed == self.killed_at:
@@ -104,6 +110,25 @@ def test_foreign_keys_stay_and_ours_go(gateway: OfflineGateway, machine: Machine
     assert machine.runs_with == {"a": 1, "meta": {"x": 1}}
 
 
+def test_secrets_that_change_are_no_reason_to_restart_and_a_start_marks_them(
+    gateway: OfflineGateway, machine: Machine
+) -> None:
+    token = Path(gateway.token_file)
+    token.write_text("one")
+    wanted = {"secrets": {"providers": {"t": {"source": "file", "path": str(token)}}}}
+    first = apply(gateway, wanted)
+    assert first.after == wanted, "the mark is nothing to show"
+    mark = held(gateway)["secrets"]["providers"][MARK]
+    token.write_text("two")
+    machine.deeds.clear()
+    assert not apply(gateway, wanted).changed
+    assert machine.deeds == ["wait"] and held(gateway)["secrets"]["providers"][MARK] == mark
+    # What is started for another reason has read them.
+    apply(gateway, {**wanted, "a": 1})
+    assert held(gateway)["secrets"]["providers"][MARK] != mark
+    assert apply(gateway, {**wanted, "a": 1}, check=True).changed is False
+
+
 def test_what_openclaw_refuses_is_not_even_tried(
     gateway: OfflineGateway, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +148,19 @@ def test_a_config_that_does_not_come_up_is_put_back(gateway: OfflineGateway, mac
     assert held(gateway) == machine.runs_with == {"a": 1}
     assert apply(gateway, {"a": 1}).changed is False
     assert apply(gateway, {"a": 2}).after == {"a": 2}
+
+
+def test_a_start_that_was_too_slow_for_openclaw_is_tried_once_more(
+    gateway: OfflineGateway, machine: Machine
+) -> None:
+    machine.late_starts = 1
+    assert apply(gateway, {"a": 1}).changed is True
+    assert machine.deeds == [*RESTART, "start", "wait"]
+    assert held(gateway) == machine.runs_with == {"a": 1}
+
+    machine.late_starts = 2
+    with pytest.raises(GatewayError, match="is failed"):
+        apply(gateway, {"a": 2})
 
 
 def test_a_first_config_that_does_not_come_up_is_mended_by_the_next(

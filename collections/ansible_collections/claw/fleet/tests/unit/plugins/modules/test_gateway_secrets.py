@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.claw.fleet.plugins.module_utils._durable import DurableError
+from ansible_collections.claw.fleet.plugins.module_utils._gateway_secrets import take
 from ansible_collections.claw.fleet.plugins.modules.gateway_secrets import reconcile
 from ansible_collections.claw.fleet.tests.unit.plugins.offline import OfflineGateway, offline_gateway
 
@@ -47,9 +48,14 @@ def test_four_verbs(gateway: OfflineGateway, state: Path) -> None:
 
 def test_a_given_token_replaces_and_a_missing_key_goes(gateway: OfflineGateway, state: Path) -> None:
     reconcile(gateway, None, {"a": "1", "b": "2"}, False)
-    changed, _files = reconcile(gateway, "t" * 48, {"b": "3"}, False)
-    assert changed == ["provider-a.key (removed)", "provider-b.key", "token"]
-    assert contents(state) == {"provider-b.key": "3", "token": "t" * 48}
+    first = contents(state)["token"]
+    for token in ("t" * 48, "u" * 48):
+        changed, _files = reconcile(gateway, token, {"b": "3"}, False)
+    assert changed == ["token"]
+    # The one that the process may run with is the oldest; who starts it anew gives it the newest.
+    assert contents(state) == {"provider-b.key": "3", "token": "u" * 48, "token.former": first}
+    assert take(gateway, check=True) is take(gateway, check=False) is False
+    assert contents(state) == {"provider-b.key": "3", "token": "u" * 48}
 
 
 def test_a_token_that_is_open_to_others_is_closed(gateway: OfflineGateway, state: Path) -> None:
