@@ -12,6 +12,7 @@ after the plan, so what it tells is what a run does.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -39,6 +40,8 @@ from ansible_collections.claw.fleet.plugins.module_utils._workspace import (
 
 _FREE_REMOVALS = 5
 _FREE_PERCENT = 5
+_LET_GO_ATTEMPTS = 5
+_LET_GO_PAUSE_SECONDS = 2
 
 
 class AgentsError(Exception):
@@ -94,18 +97,21 @@ class Agents:
             _refuse_blind_purge(rows, served, purged)
             with self._as_gateway():
                 plans = [self._plan(row, served, manifest, unfinished, files) for row in rows]
-            self._find_haunted(plans, unfinished)
+            self._find_haunted(plans, unfinished, manifest)
             gone = {plan.agent_id for plan in plans if plan.verb == "removed"} | set(purged)
             _guard(gone, len(served), max_removals)
             moved = [self._removal_diff(agent_id) for agent_id in sorted(gone | unfinished)]
             if not check:
+                if unfinished:
+                    # The run that took them out of the roster may not have lived to see that they are not served.
+                    self.roster.apply(served)
                 self._finish(unfinished, manifest)
+                self._forget_jobs(plans)
                 self._write_files(plans, manifest)
             wanted = wanted_entries(plans, served, gone)
             diff = diff_of(plans, served, wanted) + moved
             if not check:
                 self._announce(gone, manifest)
-                self._forget_jobs(plans)
             done = self.roster.apply(wanted, check=check)
             if not check:
                 self._finish(gone, manifest)
@@ -200,29 +206,41 @@ class Agents:
                 found.append((path, f"{entry.mode:04o} of {entry.owner.uid}:{entry.owner.gid}"))
         return found
 
-    def _find_haunted(self, plans: list[Plan], unfinished: set[str]) -> None:
-        """Also among those who are served: a run may have been killed before it made the gateway let go."""
+    def _find_haunted(self, plans: list[Plan], unfinished: set[str], manifest: Manifest) -> None:
+        """Also among those who are served: a run may have been killed before it made the gateway let go.
+
+        And among those who have not answered yet: what was set aside of their forerunner may be deleted by now.
+        """
         if not self.gateway.unit_state().running:
             return
         there = {plan.agent_id for plan in plans if plan.entry is not None}
-        held = _removal.still_open(self.gateway, there, unfinished)
+        before = unfinished | _removal.removed_before(self.gateway)
+        held = _removal.still_open(self.gateway, (there & before) | (there - manifest.activated), unfinished)
         for plan in plans:
             plan.haunted = plan.entry is not None and plan.agent_id in held
 
     def _let_go(self, plans: list[Plan], wanted: Entries) -> None:
         haunted = [plan for plan in plans if plan.haunted]
         for plan in haunted:
-            _removal.let_go(self.gateway, plan.agent_id)
-        held = _removal.still_open(self.gateway, {plan.agent_id for plan in haunted}, set())
-        for plan in haunted:
-            if plan.agent_id in held:
+            words = self._let_go_of(plan.agent_id)
+            if words is not None:
                 plan.fail(
                     f"{plan.agent_id} was removed before, and gateway {self.gateway.name} still has its former "
-                    "database open, so it cannot answer yet. Run again when the gateway has been restarted: "
-                    f"systemctl restart {self.gateway.unit}"
+                    f"database open, so it cannot answer yet ({words}). Run again when the gateway has been "
+                    f"restarted: systemctl restart {self.gateway.unit}"
                 )
         if haunted:
             self.roster.apply(wanted)
+
+    def _let_go_of(self, agent_id: str) -> str | None:
+        """None, or what the gateway said last if it holds on. A busy one may need to be told more than once."""
+        for attempt in range(_LET_GO_ATTEMPTS):
+            if attempt:
+                time.sleep(_LET_GO_PAUSE_SECONDS)
+            words = _removal.let_go(self.gateway, agent_id)
+            if not _removal.still_open(self.gateway, {agent_id}, set()):
+                return None
+        return words
 
     def _write_files(self, plans: list[Plan], manifest: Manifest) -> None:
         for plan in plans:
@@ -251,7 +269,10 @@ class Agents:
         manifest.save()
 
     def _forget_jobs(self, plans: list[Plan]) -> None:
-        """An agent that was removed while the gateway was down may have left scheduled jobs in it."""
+        """An agent that was removed while the gateway was down may have left scheduled jobs in it.
+
+        Before anything is written, because from then on she counts as one who has been here already.
+        """
         coming = {plan.agent_id for plan in plans if plan.verb == "added"}
         again = coming & _removal.removed_before(self.gateway)
         if again and self._wait_running():

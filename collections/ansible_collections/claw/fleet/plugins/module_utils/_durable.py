@@ -74,8 +74,10 @@ def lock(path: str | Path, timeout: float = 60.0) -> Iterator[None]:
                     "wait for that run to end, or end it, and run again"
                 )
             time.sleep(_LOCK_POLL_SECONDS)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        # Who holds it is for a message to others, and no reason not to hold it on a full disk.
+        with suppress(OSError):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(fd)

@@ -13,14 +13,12 @@ last use. An agent that comes back meanwhile gets an error at each turn, until t
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ansible_collections.claw.fleet.plugins.module_utils import _durable
+from ansible_collections.claw.fleet.plugins.module_utils import _durable, _processes
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayRefused
 
-_PROC = Path("/proc")
 _PLACES = {"workspace": "workspaces", "agent": "agents", "credentials": "credentials"}
 
 
@@ -63,14 +61,14 @@ def removed_before(gateway: Gateway) -> set[str]:
 def still_open(gateway: Gateway, agent_ids: set[str], unfinished: set[str]) -> set[str]:
     """Those of these ids whose removed files a process of the gateway's user holds open.
 
-    ``unfinished``: ids whose files are yet to be moved, so what is open at their old place counts. Needs
-    root's eyes: the gateway may run in a user namespace, where its own user cannot look.
+    Also where somebody has deleted those files since. ``unfinished``: ids whose files are yet to be moved, so
+    what is open at their old place counts. Needs root's eyes: the gateway may run in a user namespace, where
+    its own user cannot look.
     """
-    agent_ids = agent_ids & (unfinished | removed_before(gateway))
     if not agent_ids:
         return set()
     held: set[str] = set()
-    for path in _open_paths(gateway.owner.uid):
+    for path in _processes.open_paths(gateway.owner.uid):
         place, _slash, name = path.removeprefix(f"{gateway.state_dir}/").partition("/")
         name = name.partition("/")[0]
         if place == "removed":
@@ -80,15 +78,18 @@ def still_open(gateway: Gateway, agent_ids: set[str], unfinished: set[str]) -> s
     return held & agent_ids
 
 
-def let_go(gateway: Gateway, agent_id: str) -> None:
-    """Have the running gateway close what it holds open of an agent that came back and is served.
+def let_go(gateway: Gateway, agent_id: str) -> str:
+    """Have the running gateway close what it holds open of an agent that came back and is served; its words.
 
     OpenClaw has one call that closes an agent's database: the first step of deleting the agent. The deletion
     itself it refuses, and rolls back, because the roster is not its own to write; so the refusal is the good
     answer here, and whether the files were closed is for `still_open` to tell.
     """
-    with suppress(GatewayRefused):
+    try:
         gateway.rpc("agents.delete", {"agentId": agent_id, "deleteFiles": False})
+    except GatewayRefused as error:
+        return error.reason
+    return "it said that the agent was deleted"
 
 
 def remove_jobs(gateway: Gateway, agent_id: str) -> bool:
@@ -102,16 +103,3 @@ def remove_jobs(gateway: Gateway, agent_id: str) -> bool:
             changed = True
         if not found or not page.get("hasMore"):
             return changed
-
-
-def _open_paths(uid: int) -> set[str]:
-    """The paths of all files that processes of this user hold open."""
-    paths: set[str] = set()
-    for process in _PROC.iterdir():
-        # What ends or is closed while we look is not held open.
-        with suppress(OSError):
-            if process.name.isdigit() and process.stat().st_uid == uid:
-                for descriptor in (process / "fd").iterdir():
-                    with suppress(OSError):
-                        paths.add(str(descriptor.readlink()))
-    return paths

@@ -191,7 +191,13 @@ class Roster:
             raise _Disturbed(f"gateway {self.gateway.name} was started or stopped meanwhile")
         if self._read() != old:
             raise _Disturbed(f"{self.path} was changed by somebody else meanwhile")
-        self._write(new)
+        try:
+            self._write(new)
+        except _durable.DurableError as error:
+            if self._read() == old:
+                raise
+            # It is in place, but it may not outlast a crash of the machine.
+            raise RosterError(f"{error}. {self._put_back(old, state.running)}") from error
         return state if state.running else None
 
     def _settle(self, old: bytes | None, wanted: Entries, state: UnitState) -> None:
@@ -201,18 +207,23 @@ class Roster:
         except _Stopped:
             raise
         except (RosterError, GatewayError) as error:
-            raise RosterError(f"{error}. {self._put_back(old)}") from error
+            raise RosterError(f"{error}. {self._put_back(old, True)}") from error
 
-    def _put_back(self, old: bytes | None) -> str:
-        """Restore the old roster and wait for it; a sentence on how that went."""
+    def _put_back(self, old: bytes | None, running: bool) -> str:
+        """Restore the old roster and, for a gateway that is to run, wait for it; a sentence on how that went."""
         before = _encode({}) if old is None else old
         try:
             self._write(before)
+        except _durable.DurableError as error:
+            return f"The old roster could not be put back: {error}"
+        if not running:
+            return "The old roster was put back"
+        try:
             if not self.gateway.unit_state().running:
                 self.gateway.start()
             state = self.wait_ready()
             self._wait_served(self._parse(before), state)
-        except (RosterError, GatewayError, _durable.DurableError) as error:
+        except (RosterError, GatewayError) as error:
             return f"The old roster was put back, but it is not served either: {error}"
         return "The old roster was put back and is served"
 

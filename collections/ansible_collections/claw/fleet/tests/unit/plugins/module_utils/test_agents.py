@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from typing import Any
 import pytest
 from ansible_collections.claw.fleet.plugins.module_utils import _agents, _durable, _removal
 from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents, AgentsError, Outcome
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, Served
 from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest, ManifestError
+from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries, Roster
+from ansible_collections.claw.fleet.plugins.module_utils._supervisor import UnitState
 from ansible_collections.claw.fleet.plugins.module_utils._workspace import OwnedFile
 from ansible_collections.claw.fleet.tests.unit.plugins.coach_list import row
-from ansible_collections.claw.fleet.tests.unit.plugins.offline import offline_gateway
+from ansible_collections.claw.fleet.tests.unit.plugins.offline import OfflineGateway, Stopped, offline_gateway
 
 
 @pytest.fixture
@@ -200,6 +204,8 @@ def test_what_is_open_of_removed_agents_is_told_by_their_id(agents: Agents) -> N
         run(agents, row(1, wanted="removed"), row(2, wanted="removed"))
         assert _removal.still_open(agents.gateway, both, set()) == {"coach-1"}
         assert _removal.still_open(agents.gateway, {"coach-2"}, set()) == set()
+        shutil.rmtree(Path(agents.gateway.state_dir) / "removed")
+        assert _removal.still_open(agents.gateway, both, set()) == {"coach-1"}
     assert _removal.still_open(agents.gateway, both, set()) == set()
 
 
@@ -281,3 +287,83 @@ def test_removed_files_are_found_by_their_id(agents: Agents) -> None:
     for name in ("coach-1-20260101T000000Z", "coach-1-x-20260101T000000Z"):
         (state / "removed" / name).mkdir(parents=True)
     assert _removal.removed_before(agents.gateway) == {"coach-1", "coach-1-x"}
+
+
+def test_jobs_of_a_former_agent_go_although_the_first_run_for_the_new_one_was_killed(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(agents, row(1))
+    run(agents, row(1, wanted="removed"))
+    asked: list[str] = []
+    monkeypatch.setattr(Agents, "_wait_running", lambda self: True)
+    monkeypatch.setattr(_removal, "remove_jobs", lambda gateway, agent_id: asked.append(agent_id))
+    write = _durable.write
+
+    def killed(path: Path, *arguments: Any, **options: Any) -> None:
+        if Path(path).name == "SOUL.md":
+            raise KeyboardInterrupt
+        write(path, *arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_durable, "write", killed)
+        run(agents, row(1))
+    run(agents, row(1))
+    assert asked == ["coach-1"]
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_gateway_is_told_more_than_once_to_let_go(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch, stubborn: bool
+) -> None:
+    told: list[str] = []
+
+    def let_go(gateway: Gateway, agent_id: str) -> str:
+        told.append(agent_id)
+        return "busy"
+
+    def still_open(gateway: Gateway, agent_ids: set[str], unfinished: set[str]) -> set[str]:
+        return agent_ids if stubborn or len(told) < 2 else set()
+
+    monkeypatch.setattr(_removal, "let_go", let_go)
+    monkeypatch.setattr(_removal, "still_open", still_open)
+    monkeypatch.setattr(_agents, "_LET_GO_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(Agents, "_wait_running", lambda self: True)
+    monkeypatch.setattr(Stopped, "state", lambda self: UnitState("active", "running", 1, "success", 0))
+    monkeypatch.setattr(OfflineGateway, "ready", lambda self: True)
+    monkeypatch.setattr(
+        OfflineGateway, "served", lambda self: Served(True, True, agents.roster.entries(), [])
+    )
+    done = run(agents, row(1)).results[0]
+    assert told == ["coach-1"] * (5 if stubborn else 2)
+    if stubborn:
+        assert "still has its former database open, so it cannot answer yet (busy)" in done["error"]["reason"]
+    else:
+        assert "error" not in done and "let go of its former database" in done["actions"]
+
+
+def test_files_of_a_killed_removal_move_only_when_nobody_is_served_from_them(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(agents, row(1))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_removal, "set_aside", _interrupt)
+        run(agents, row(1, wanted="removed"))
+    done: list[str] = []
+    aside = _removal.set_aside
+
+    def set_aside(*arguments: Any) -> bool:
+        done.append("set aside")
+        return aside(*arguments)
+
+    def prove(self: Roster, wanted: Entries) -> bool:
+        done.append(f"proved {sorted(wanted)}")
+        return False
+
+    monkeypatch.setattr(_removal, "set_aside", set_aside)
+    monkeypatch.setattr(Roster, "_prove_unchanged", prove)
+    run(agents, row(1, wanted="removed"))
+    assert done[:2] == ["proved []", "set aside"]
+
+
+def _interrupt(*_arguments: object) -> bool:
+    raise KeyboardInterrupt

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -224,3 +225,17 @@ def test_acting_as_oneself_is_nothing_and_as_another_needs_root(tmp_path: Path) 
     else:
         with pytest.raises(DurableError, match="only root"), _durable.as_user(ME.uid + 1, ME.gid):
             raise AssertionError("acted as another")
+
+
+def test_a_lock_is_held_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    path = tmp_path / "lock"
+    with (
+        _durable.lock(path),
+        pytest.raises(DurableError, match="held by another process"),
+        _durable.lock(path, timeout=0),
+    ):
+        raise AssertionError("two hold the lock")

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,33 @@ def test_it_gives_up_after_three_times(gateway: OfflineGateway, monkeypatch: pyt
         Roster(gateway).apply({"anna": entry(gateway, "anna")})
     assert json.loads(path.read_bytes()) == {}
     assert next(count) == 4
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_roster_that_may_not_last_is_put_back(
+    gateway: OfflineGateway, monkeypatch: pytest.MonkeyPatch, lasting: bool
+) -> None:
+    """The disk takes the rename and then says that it could not write the directory."""
+    roster, path = Roster(gateway), Path(gateway.roster)
+    roster.apply({"anna": entry(gateway, "anna")})
+    before = path.read_bytes()
+    fsync, renamed = os.fsync, False
+
+    def fail(descriptor: int) -> None:
+        nonlocal renamed
+        fsync(descriptor)
+        if path.read_bytes() != before and (lasting or not renamed):
+            renamed = True
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    words = "could not be put back" if lasting else "was put back"
+    with pytest.raises(RosterError, match=f"agents.json: Input/output error. The old roster {words}"):
+        roster.apply({})
+    assert renamed
+    monkeypatch.undo()
+    assert lasting or path.read_bytes() == before
+    assert roster.apply({}).after == {}
 
 
 def test_redacted_text_matches_any_text() -> None:
