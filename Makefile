@@ -11,7 +11,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export CLAW_CACHE_DIR ?= $(CURDIR)/.cache
 
-.PHONY: help up ask down clean test check lint types unit sanity postgresql integration molecule acceptance lock
+.PHONY: help up ask down clean test check lint types unit sanity postgresql integration molecule acceptance fire soak bench lock
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,10 +66,22 @@ integration: $(STAMP) ## The collection against a real gateway and a real Django
 	@pytest -q tests/integration
 
 acceptance: $(STAMP) ## make up and everything it promises, on a bench of its own
-	@pytest -q tests/acceptance
+	@pytest -q tests/acceptance -m "not fire"
+
+fire: $(STAMP) ## The main job under fire: kills, races, bad machines, rotation, adoption, a run by itself
+	@pytest -q tests/acceptance -m fire
 
 test: check sanity postgresql integration molecule acceptance ## Everything
+
+soak: $(STAMP) ## acceptance with every kill and race, for hours: make soak [CLAW_SEED=N] [CLAW_SOAK_FROM=NAME:N]
+	@CLAW_SOAK=all pytest -q tests/acceptance
+
+bench: $(STAMP) ## What it costs, beside other ways: make bench [BENCH="--only inventory"]
+	@PYTHONPATH=src:collections:molecule/bench:. python -m benchmarks.run $(BENCH)
 
 lock: ## Pin the newest versions that pyproject.toml allows into requirements.lock (needs uv)
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --extra dev \
 	  --no-emit-index-url --no-annotate --no-header --no-emit-package claw-fleet pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra controller \
+	  --constraint requirements.lock --no-emit-index-url --no-annotate --no-header --no-emit-package claw-fleet \
+	  pyproject.toml -o $(COLLECTION)/roles/reconciler/files/requirements.lock

@@ -127,8 +127,6 @@ compose:
   coaches_paused: coaches_list | selectattr('wanted', 'eq', 'paused') | length
 """
 
-import hashlib
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,6 +139,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.vars import combine_vars
 from ansible.vars.plugins import get_vars_from_inventory_sources
+from ansible_collections.claw.fleet.plugins.module_utils import _long_list
 from ansible_collections.claw.fleet.plugins.module_utils._coach import (
     CoachListError,
     Row,
@@ -186,7 +185,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         try:
             gateways = self._gateways()
             capacities = {name: gateway.capacity for name, gateway in gateways.items()}
-            placement = place(self._coaches(path, cache), capacities)
+            with _long_list.none_is_garbage():
+                placement = place(self._coaches(path, cache), capacities)
             self._refuse_homeless(placement, len(gateways))
         except (ApiError, CoachListError, OptionsError) as exc:
             raise AnsibleParserError(f"The list of coaches was not read: {exc}") from None
@@ -211,35 +211,28 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         params["api_token"] = self._token()
         client = Client.of(params)
         # What makes it another list. The token does not: Django judges it anew at each request.
-        asked = [str(params["api_url"]), filters, params["api"]]
-        fingerprint = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
-        known = self._cached(path, fingerprint) if use_cache else {}
-        pages = client.coaches(filters, etag=known.get("etag", ""))
+        mark = _long_list.fingerprint(str(params["api_url"]), filters, params["api"])
+        etag, known = _long_list.unpack(self._kept(path), mark) if use_cache else ("", [])
+        pages = client.coaches(filters, etag=etag)
         if pages is None:
-            return check_rows(known["rows"])
-        if not pages.rows and known.get("rows"):
+            return known
+        if not pages.rows and known:
             self.display.warning(
-                f"The list of coaches is empty now; when read last it had {len(known['rows'])}. Nobody "
+                f"The list of coaches is empty now; when read last it had {len(known)}. Nobody "
                 "is removed for that. If it is not meant, check api_url, filters and the app's database."
             )
         # Rows are kept as checked: not everything that JSON can carry survives being written to a file.
         rows = check_rows(pages.rows)
         if self.get_option("cache"):
-            kept = {"fingerprint": fingerprint, "etag": pages.etag, "rows": rows}
-            self._cache[self.get_cache_key(path)] = kept
+            self._cache[self.get_cache_key(path)] = _long_list.pack(mark, pages.etag, rows)
         return rows
 
-    def _cached(self, path: str, fingerprint: str) -> dict[str, Any]:
-        """The list as it was read last with the same options, or nothing."""
-        if not self.get_option("cache"):
-            return {}
+    def _kept(self, path: str) -> object:
+        """What the cache has of this source, or nothing."""
         try:
-            known = self._cache[self.get_cache_key(path)]
+            return self._cache[self.get_cache_key(path)] if self.get_option("cache") else None
         except KeyError:
-            return {}
-        if not isinstance(known, dict) or known.get("fingerprint") != fingerprint:
-            return {}
-        return known
+            return None
 
     def _filters(self) -> dict[str, Any]:
         filters: dict[str, Any] = self.get_option("filters")

@@ -148,6 +148,9 @@ def _refuse_equal_pks(rows: list[Row]) -> None:
 
 
 def _mark_equal_ids(rows: list[Row]) -> None:
+    ids = [row["agent_id"] for row in rows if row["agent_id"]]
+    if len(set(ids)) == len(ids):
+        return
     holders: dict[str, list[Row]] = {}
     for row in rows:
         if row["agent_id"]:
@@ -245,24 +248,30 @@ def _vars(value: object) -> dict[str, Any]:
 
 
 def _weigh(value: object, depth: int) -> int:
-    """The rough size of a JSON tree in characters; ValueError where it is not a harmless one."""
+    """The rough size of a JSON tree in characters; ValueError where it is not a harmless one.
+
+    Every row of a list passes here, and this is most of what it costs: hence plain loops.
+    """
     if isinstance(value, str):
-        if not _encodable(value):
+        if not value.isascii() and not _encodable(value):
             raise ValueError(f"holds {shown(value)}, which is half a character that cannot be stored")
         return len(value) + 2
     if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return 8
     if depth == 0:
         raise ValueError(f"is nested more than {_MAX_VARS_DEPTH} deep; make it flatter")
+    total = 2
     if isinstance(value, list):
-        return 2 + sum(_weigh(item, depth - 1) for item in value)
+        for item in value:
+            total += _weigh(item, depth - 1)
+        return total
     if isinstance(value, dict):
-        total = 2
         for key, item in value.items():
             # Ansible reads keys of this form as instructions when it passes values on.
             if not isinstance(key, str) or key.startswith("__ansible"):
                 raise ValueError(f"has a key {shown(key)}; it must be text and not begin with __ansible")
-            total += _weigh(key, 0) + _weigh(item, depth - 1)
+            total += len(key) + 2 if key.isascii() else _weigh(key, 0)
+            total += _weigh(item, depth - 1)
         return total
     raise ValueError(f"holds {shown(value)}; it may hold text, numbers, true, false, null, lists and objects")
 

@@ -35,7 +35,7 @@ class Placement(NamedTuple):
 
 
 def place(rows: Iterable[Row], capacities: Mapping[str, int]) -> Placement:
-    """Give every row of a checked list its gateway; ``capacities`` are ours, by name.
+    """Give every row of a checked list its gateway, in the row itself; ``capacities`` are ours, by name.
 
     Rows in error take no place. They go to the gateway that holds them, else to the first, so that somebody
     writes down what is wrong with them; so do coaches who are wanted removed and whom nobody holds.
@@ -49,7 +49,8 @@ def place(rows: Iterable[Row], capacities: Mapping[str, int]) -> Placement:
 
     def give(row: Row, gateway: str | None) -> None:
         if gateway is not None:
-            by_gateway[gateway].append({**row, "proposed_gateway": gateway})
+            row["proposed_gateway"] = gateway
+            by_gateway[gateway].append(row)
 
     for row in rows:
         holder = row["gateway"]

@@ -1,0 +1,1 @@
+"""What the fleet costs, beside what the same work costs otherwise: `make bench`."""

@@ -1,0 +1,110 @@
+"""The files of a hundred coaches: the collection's step, a loop of template and copy, and the floor.
+
+On a state directory of a gateway of which only the files are there, over SSH, as another Unix user.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks import floor, measure
+from benchmarks.ground import PLAYS, Ground, Settings, add_coaches
+from benchmarks.measure import Rounds, Row
+from benchmarks.memory import TEMPLATES, workspace_files
+
+FAMILY = "hundred-files"
+COACHES = 100
+LOOPED = 5
+GATEWAY = "gw-0000"
+WORKSPACES = f"/var/lib/claw/{GATEWAY}/workspaces"
+
+
+def run(settings: Settings) -> list[Row]:
+    """Every row of this family."""
+    ground = settings.ground("files", 1, 1, provider=False)
+    coaches, looped = (5, 2) if settings.quick else (COACHES, LOOPED)
+    work = _Work(ground, coaches, looped)
+    work.furnish()
+    step, settled = f"{coaches} new coaches: the collection's step", "again, with nothing to do"
+    bare = "a bare program that writes and syncs the same files"
+    loop = f"a loop of template and copy ({looped} coaches measured, times {coaches // looped})"
+    taken = Rounds(FAMILY, settings.say)
+    taken.run(
+        {
+            step: work.step,
+            settled: work.again,
+            bare: work.bare,
+            loop: work.loop,
+            f"{loop}, again": work.loop_again,
+        },
+        settings.rounds,
+    )
+    return [
+        taken.row(step, bare),
+        taken.row(loop, step, at_least=50),
+        taken.row(f"{loop}, again", settled, at_least=50),
+    ]
+
+
+class _Work:
+    """The works, each after what it needs."""
+
+    def __init__(self, ground: Ground, coaches: int, looped: int) -> None:
+        self.ground = ground
+        self.coaches = coaches
+        self.looped = looped
+        self._contents = ""
+
+    def furnish(self) -> None:
+        """The coaches, and what the step writes for them."""
+        ids = [f"coach-{number:05}" for number in range(self.coaches)]
+        if self.ground.fleet.orm("print(CompanionProfile.objects.count())").strip() == "0":
+            self.ground.fleet.orm(f"Gateway.objects.create(name={GATEWAY!r})")
+            add_coaches(self.ground.fleet, ids, gateway_id=GATEWAY, status="active", observed_generation=1)
+        self.step()
+        script = (
+            "import json, pathlib, sys; json.dump({str(path): path.read_text() for path in "
+            f"pathlib.Path({WORKSPACES!r}).rglob('*.md')}}, sys.stdout)"
+        )
+        self._contents = self.ground.sh("machine1", f'python3 -c "{script}"')
+
+    def step(self) -> float:
+        """The collection's, from nothing."""
+        self.ground.stand_ins()
+        return self._play("agents.yml", "-b")
+
+    def again(self) -> float:
+        """The collection's, when everything is there."""
+        self._play("agents.yml", "-b")
+        return self._play("agents.yml", "-b")
+
+    def bare(self) -> float:
+        """The floor, over the same SSH."""
+        self.ground.stand_ins()
+        program = Path(floor.__file__).read_text()
+        words: list[str | Path] = ["ssh", "-F", self.ground.fleet.bench.ssh_config, "machine1"]
+        self.ground.sh("machine1", "cat > /root/floor.py", stdin=program)
+        return measure.command(
+            [*words, "sudo", "python3", "/root/floor.py"], stdin=self._contents.encode()
+        ).seconds
+
+    def loop(self) -> float:
+        """The loop, from nothing but the directories."""
+        self.ground.stand_ins()
+        names = " ".join(f"coach-{number:05}" for number in range(self.looped))
+        self.ground.sh("machine1", f"mkdir {WORKSPACES} && cd {WORKSPACES} && mkdir {names}")
+        return self._play("loop.yml") * (self.coaches / self.looped)
+
+    def loop_again(self) -> float:
+        """The loop, when everything is there."""
+        self.loop()
+        return self._play("loop.yml") * (self.coaches / self.looped)
+
+    def _play(self, name: str, *words: str) -> float:
+        variables = {
+            "template_path": str(TEMPLATES),
+            "workspace_files": workspace_files(),
+            "loop_length": self.looped,
+        }
+        return self.ground.play(PLAYS / name, *words, "-e", json.dumps(variables)).seconds
