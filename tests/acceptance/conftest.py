@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from .fleet import ROOT, Fleet
+from .faults import Behind, FaultyList
+from .fleet import API, INVENTORY, ROOT, Fleet
 
 STATE = Path(os.environ.get("CLAW_ACCEPTANCE_STATE") or ROOT / ".cache" / "bench" / "acceptance")
 KEEP = "CLAW_ACCEPTANCE_KEEP"
@@ -32,3 +34,20 @@ def first_up() -> Iterator[tuple[Fleet, str]]:
 def fleet(first_up: tuple[Fleet, str]) -> Fleet:
     """The fleet."""
     return first_up[0]
+
+
+@pytest.fixture
+def faulty(fleet: Fleet, tmp_path: Path) -> Iterator[Behind]:
+    """The demo's inventory with a list that fails on demand."""
+    for name in ("hosts.yml", "group_vars"):
+        (tmp_path / name).symlink_to(INVENTORY / name)
+    with FaultyList(fleet.coach_list.url) as server:
+        source = {
+            "plugin": "claw.fleet.coaches",
+            "api_url": f"{server.url}{API}",
+            "api_token": fleet.coach_list.service_token,
+            "retries": 1,
+            "timeout": 3,
+        }
+        (tmp_path / "list.coaches.yml").write_text(yaml.safe_dump(source))
+        yield Behind(server, [tmp_path])

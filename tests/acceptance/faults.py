@@ -6,23 +6,49 @@ import json
 import re
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import httpx
 
 LIST = "/internal/coaches/"
+_PIECE = b" " * 2**16
+
+
+@dataclass
+class Gate:
+    """A request that is kept waiting: those whose "METHOD path body" the pattern is found in; what the last had in its body."""
+
+    pattern: str
+    body: str = ""
+    arrived: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self, seconds: float = 120) -> None:
+        """Wait until the request is there."""
+        assert self.arrived.wait(seconds), f"nobody came to {self.pattern} within {seconds:.0f} s"
 
 
 class FaultyList:
     """Forwards everything to the true list; what it does to reads of the list is set by `fault`.
 
-    Faults: down, empty, html, half (a body that breaks off), second-page-500, or an HTTP status.
+    Faults: down, empty, html, half (a body that breaks off), late (an answer after everybody has left), huge (200 MB),
+    second-page-500, or an HTTP status. With `expires_after` the service token is refused from the first request on
+    that the pattern is found in. Requests that are to wait are kept at a gate (`gate`).
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.fault = ""
+        self.expires_after = ""
+        self.expired = False
+        self.gates: list[Gate] = []
+        self.left = threading.Event()
         handler = type("Handler", (_Handler,), {"owner": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -34,8 +60,27 @@ class FaultyList:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.left.set()
         self.server.shutdown()
         self.server.server_close()
+
+    @contextmanager
+    def gate(self, pattern: str) -> Iterator[Gate]:
+        """Keep the requests that the pattern is found in waiting until the block is left."""
+        gate = Gate(pattern)
+        self.gates.append(gate)
+        try:
+            yield gate
+        finally:
+            self.gates.remove(gate)
+            gate.opened.set()
+
+
+class Behind(NamedTuple):
+    """The list behind a server that fails on demand, and an inventory that reads it there."""
+
+    server: FaultyList
+    inventory: list[Path]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -52,6 +97,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(int(fault), json.dumps({"detail": "a fault of the test"}).encode())
         elif fault == "html":
             self._answer(200, b"<html><body>Sign in</body></html>", "text/html")
+        elif fault == "late":
+            self.owner.left.wait(120)
+        elif fault == "huge":
+            self._answer_huge()
         elif fault == "empty":
             self._answer(200, json.dumps({"next": None, "previous": None, "results": []}).encode())
         elif fault == "second-page-500" and "cursor" in self.path:
@@ -72,7 +121,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._forward("DELETE")
 
     def _forward(self, method: str, *, half: bool = False) -> None:
-        length = int(self.headers.get("content-length") or 0)
+        content = self.rfile.read(int(self.headers.get("content-length") or 0))
+        what = f"{method} {self.path} {content.decode(errors='replace')}"
+        for gate in [gate for gate in self.owner.gates if re.search(gate.pattern, what)]:
+            gate.body = content.decode(errors="replace")
+            gate.arrived.set()
+            gate.opened.wait(120)
+        if self.owner.expires_after and re.search(self.owner.expires_after, what):
+            self.owner.expired = True
+        if self.owner.expired:
+            self._answer(401, json.dumps({"detail": "Invalid token."}).encode())
+            return
         url = self.owner.upstream + self.path
         if self.owner.fault == "second-page-500":
             url = re.sub(r"[?&]page_size=\d+", "", url)
@@ -82,12 +141,20 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in self.headers.items()
             if name.lower() in ("authorization", "content-type")
         }
-        answer = httpx.request(
-            method, url, content=self.rfile.read(length), headers=headers, timeout=60, trust_env=False
-        )
+        answer = httpx.request(method, url, content=content, headers=headers, timeout=60, trust_env=False)
         # The list names its own pages by its own address.
         body = answer.content.replace(self.owner.upstream.encode(), self.owner.url.encode())
         self._answer(answer.status_code, body, answer.headers.get("content-type", ""), half=half)
+
+    def _answer_huge(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(200 * 2**20))
+        self.end_headers()
+        # Whoever does not want that much hangs up.
+        with suppress(OSError):
+            for _piece in range(200 * 2**20 // len(_PIECE)):
+                self.wfile.write(_PIECE)
 
     def _answer(
         self, status: int, body: bytes, kind: str = "application/json", *, half: bool = False

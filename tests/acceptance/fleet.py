@@ -28,6 +28,22 @@ API = "/api/companion/v1"
 FLEET_FILES = (
     "/etc/claw /etc/nginx /etc/systemd/system /opt/claw /var/lib/claw/*/openclaw.json /var/lib/claw/*/token"
 )
+ADMIN_CALL = """
+import json, sys, urllib.error, urllib.request
+gateway = json.load(open(f"/etc/claw/{sys.argv[1]}/gateway.json"))
+request = urllib.request.Request(
+    f"http://127.0.0.1:{gateway['port']}/api/v1/admin/rpc",
+    sys.argv[2].encode(),
+    {"authorization": "Bearer " + open(gateway["token_file"]).read().strip(), "content-type": "application/json"},
+)
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+try:
+    answer = opener.open(request, timeout=60)
+except urllib.error.HTTPError as refusal:
+    answer = refusal
+print(answer.read().decode())
+"""
+"""Run on the machine with a gateway's name and {method, params}: what the gateway's admin call answers."""
 AGENT_FILES = "/var/lib/claw/*/workspaces /var/lib/claw/*/credentials"
 
 
@@ -240,6 +256,30 @@ class Fleet:
         return self.sh(
             f"find {FLEET_FILES} {AGENT_FILES} -not -name lock -printf '%p %i %u %m %T@ %s\\n' 2>/dev/null | sort"
         )
+
+    def call(self, gateway: str, method: str, **params: Any) -> dict[str, Any]:
+        """A gateway's answer to an admin call: {ok, payload} or {ok, error}."""
+        body = json.dumps({"method": method, "params": params})
+        answer: dict[str, Any] = json.loads(
+            self.machine.check_output("python3 -c %s %s %s", ADMIN_CALL, gateway, body)
+        )
+        return answer
+
+    def config(self, gateway: str) -> dict[str, Any]:
+        """The config that a gateway runs with, as it tells it."""
+        found: dict[str, Any] = self.call(gateway, "config.get")["payload"]
+        return found
+
+    def served(self, gateway: str) -> dict[str, Any]:
+        """The agents that a gateway serves, by its own word."""
+        config = self.config(gateway)
+        assert config["valid"] and config["configRevisionHash"] == config["appliedConfigHash"], config
+        entries = config["sourceConfig"]["agents"]["entries"]
+        return {name: entry for name, entry in entries.items() if name != "main"}
+
+    def reloads(self) -> int:
+        """How often the gateways have read a changed roster or config, by their own logs."""
+        return int(self.sh("cat /var/lib/claw/*/logs/gateway*.log | grep -c 'config change detected'"))
 
     def token(self, gateway: str) -> str:
         """The gateway's token, from its one home."""

