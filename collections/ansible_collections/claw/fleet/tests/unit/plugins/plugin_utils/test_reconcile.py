@@ -314,6 +314,13 @@ PLAY = """
 """
 
 
+needs_ansible = pytest.mark.skipif(
+    not Path(sys.executable).with_name("ansible-playbook").exists(),
+    reason="this Python has no ansible-playbook",
+)
+
+
+@needs_ansible
 @pytest.mark.parametrize("broken", ["", "gw-b"])
 def test_a_run_tells_its_changes_and_what_failed(
     node: Node,
@@ -338,6 +345,7 @@ def test_a_run_tells_its_changes_and_what_failed(
     assert sorted(said) == [f"{name}: A file is there: changed" for name in ("gw-a", "gw-b")]
 
 
+@needs_ansible
 def test_a_run_that_cannot_begin_is_a_failure(
     node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
