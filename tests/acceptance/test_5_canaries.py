@@ -21,7 +21,6 @@ from .fleet import INVENTORY, ROOT, Fleet
 SCAN = """
 import json, os, sys
 
-pytestmark = pytest.mark.fire
 wanted = {name: value.encode() for name, value in json.load(sys.stdin).items()}
 found = {name: [] for name in wanted}
 for root in sys.argv[1:]:
