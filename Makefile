@@ -11,7 +11,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export CLAW_CACHE_DIR ?= $(CURDIR)/.cache
 
-.PHONY: help up ask down clean test check lint types unit sanity postgresql integration molecule acceptance fire soak bench lock
+.PHONY: help up ask down clean test check lint types unit sanity postgresql integration molecule acceptance fire soak bench lock without-machine with-machine
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,13 +68,20 @@ integration: $(STAMP) ## The collection against a real gateway and a real Django
 acceptance: $(STAMP) ## make up and everything it promises, on a bench of its own
 	@pytest -q tests/acceptance -m "not fire"
 
-fire: $(STAMP) ## The main job under fire: kills, races, bad machines, rotation, adoption, a run by itself
+fire: $(STAMP) ## What of acceptance takes longest: bad machines, rotation, adoption, a run by itself
 	@pytest -q tests/acceptance -m fire
 
-test: check sanity postgresql integration molecule acceptance ## Everything
+test: check postgresql ## Everything; what needs no machine beside what waits for one
+	@$(MAKE) --no-print-directory --output-sync=line -j2 without-machine with-machine
 
-soak: $(STAMP) ## acceptance with every kill and race, for hours: make soak [CLAW_SEED=N] [CLAW_SOAK_FROM=NAME:N]
-	@CLAW_SOAK=all pytest -q tests/acceptance
+without-machine: $(STAMP)
+	@$(MAKE) --no-print-directory -j1 sanity integration
+
+with-machine: $(STAMP)
+	@$(MAKE) --no-print-directory -j1 molecule acceptance
+
+soak: $(STAMP) ## Every kill and race, and new examples, for hours: make soak [CLAW_SEED=N] [CLAW_SOAK_FROM=NAME:N]
+	@CLAW_SOAK=all pytest -q tests/unit tests/coachlist $(COLLECTION)/tests/unit tests/acceptance
 
 bench: $(STAMP) ## What it costs, beside other ways: make bench [BENCH="--only inventory"]
 	@PYTHONPATH=src:collections:molecule/bench:. python -m benchmarks.run $(BENCH)

@@ -100,14 +100,13 @@ FAULTS = {
     ),
     "a roster that is gone": Fault(
         f"rm {CONFIG}/agents.json",
-        [f"{CONFIG}/agents.json is gone", f"Copy {CONFIG}/agents.json.previous back"],
-        f"cp {CONFIG}/agents.json.previous {CONFIG}/agents.json",
-        # OpenClaw looks no more at a file that was away.
+        [f"{CONFIG}/agents.json is gone", f"`cp -p {CONFIG}/agents.json.previous {CONFIG}/agents.json`"],
+        f"cp -p {CONFIG}/agents.json.previous {CONFIG}/agents.json",
         then=f"systemctl restart openclaw-gateway@{GATEWAY}.service",
     ),
     "a roster that is cut off": Fault(
         f"cp -p {CONFIG}/agents.json {CONFIG}/aside && truncate -s 20 {CONFIG}/agents.json",
-        [f"{CONFIG}/agents.json does not hold a roster", f"copy {CONFIG}/agents.json.previous back"],
+        [f"{CONFIG}/agents.json does not hold a roster", f"`cp -p {CONFIG}/agents.json.previous"],
         f"mv {CONFIG}/aside {CONFIG}/agents.json",
     ),
     "a manifest that is cut off": Fault(
@@ -155,14 +154,15 @@ def statuses(fleet: Fleet) -> dict[str, str]:
 
 
 @contextmanager
-def nothing_served_changes(fleet: Fleet, *, but_rows: bool = False) -> Iterator[None]:
+def nothing_served_changes(fleet: Fleet, *, but_rows: bool = False, but_her_name: str = "") -> Iterator[None]:
     """The gateway goes on with what it had, in the same process, and nobody else's row is touched."""
     served, pid, rows = fleet.served(GATEWAY), fleet.pid(GATEWAY), others(fleet)
     yield
     now = fleet.call(GATEWAY, "agents.list")["payload"]["agents"]
-    assert {agent["id"]: agent["name"] for agent in now if agent["id"] != "main"} == {
-        agent_id: entry["name"] for agent_id, entry in served.items()
-    }
+    names = {agent_id: entry["name"] for agent_id, entry in served.items()}
+    if but_her_name:
+        names[COACH] = but_her_name
+    assert {agent["id"]: agent["name"] for agent in now if agent["id"] != "main"} == names
     assert fleet.pid(GATEWAY) == pid
     assert but_rows or others(fleet) == rows
 
@@ -207,7 +207,7 @@ def test_without_its_manifest_the_fleet_overwrites_nothing_it_does_not_know(flee
     user = f"{STATE}/workspaces/{COACH}/USER.md"
     before = fleet.sh(f"cat {user}")
     fleet.sh(f"rm {CONFIG}/manifest.json")
-    with nothing_served_changes(fleet):
+    with nothing_served_changes(fleet, but_her_name=name):
         play = provision(fleet)
         assert play.rc == 0, play.output
         assert "USER.md in its workspace is not what the fleet wrote and was left alone" in told(play)

@@ -42,6 +42,17 @@ def test_it_starts_and_answers_nobody(fleet: Fleet, alone: str) -> None:
     assert fleet.heard(after=before) == []
 
 
+def test_it_is_not_silently_dead(fleet: Fleet, alone: str, inventory: list[Path]) -> None:
+    unit = f"openclaw-gateway@{alone}"
+    fleet.sh(f"systemctl kill --signal=KILL --kill-whom=main {unit} && systemctl stop {unit}")
+    play = fleet.provision(None, "--limit", alone, inventory=inventory)
+    assert play.rc != 0
+    assert f"{alone} could serve nobody, because gateway {alone} is" in " ".join(play.output.split())
+    fleet.sh(f"systemctl reset-failed {unit}; systemctl start {unit}")
+    play = fleet.provision(None, "--limit", alone, inventory=inventory)
+    assert (play.rc, play.changed) == (0, []), play.output
+
+
 def test_its_first_run_is_predicted(fleet: Fleet, alone: str, inventory: list[Path]) -> None:
     with fleet.admin() as admin:
         admin.add("coach-first", "Frida")

@@ -28,8 +28,6 @@ from .kills import (
     survey,
 )
 
-pytestmark = pytest.mark.fire
-
 KIM = "coach-kim"
 NAMES = ("Kim", "Kimberly")
 PROVISION = "playbooks/provision-coach.yml"

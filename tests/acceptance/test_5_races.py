@@ -15,8 +15,6 @@ import pytest
 from .faults import Behind
 from .fleet import API, Fleet, until
 
-pytestmark = pytest.mark.fire
-
 ROUNDS = 50 if os.environ.get("CLAW_SOAK") else 5
 PERSON_AT = 2
 """The round in which a person is at the command line too: it takes that long to start."""

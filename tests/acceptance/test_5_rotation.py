@@ -10,7 +10,7 @@ import shlex
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -61,6 +61,10 @@ class Asking:
     def answers(self) -> int:
         """How many asks were answered until now."""
         return sum(ask.done() for ask in self._asks)
+
+    def wait_for_those_until_now(self) -> None:
+        """Wait until everything that was asked until now is answered."""
+        wait(list(self._asks), 180)
 
     def __enter__(self) -> Asking:
         self._thread.start()
@@ -215,6 +219,8 @@ def test_a_providers_key(fleet: Fleet) -> None:
             )
             play = fleet.play(PROVIDER_KEY, "-vvv", "--diff")
             assert as_predicted(play, check) and silent(fleet, play, new)
+            # A turn that began before goes on with the old key, so that one is not revoked before these are through.
+            asking.wait_for_those_until_now()
             before, so_far = fleet.heard_until_now(), asking.answers()
             refuse(fleet, sha256(old))
             until("asks after the change", lambda: asking.answers() >= so_far + 2 * len(COACHES))

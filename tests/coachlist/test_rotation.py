@@ -141,8 +141,12 @@ def test_one_token_at_a_time_is_told(coach: CompanionProfile, fleet_api: Api) ->
     assert Gateway.objects.get().tokens() == [GATEWAY_TOKEN]
 
 
-def events(number: int, *words: str) -> list[bytes]:
-    """A stream as the gateway writes it, by the ids of its number."""
+TURNED_AWAY = {"code": "authentication_error", "message": "Gateway requester authority changed"}
+WITHOUT_WORDS = {"code": "api_error", "message": "internal error"}
+
+
+def events(number: int, *words: str, failure: dict[str, str] | None = None) -> list[bytes]:
+    """A stream as the gateway writes it, by the ids of its number; with a failure or without words it fails."""
     response, item = f"resp_{number}", f"msg_{number}"
     told: list[tuple[str, dict[str, Any]]] = [
         ("response.created", {"response": {"id": response, "status": "in_progress"}}),
@@ -151,13 +155,15 @@ def events(number: int, *words: str) -> list[bytes]:
         ("response.content_part.added", {"item_id": item}),
         *(("response.output_text.delta", {"item_id": item, "delta": word}) for word in words),
     ]
-    if words:
+    if words and not failure:
         told.append(("response.completed", {"response": {"id": response, "output": [{"id": item}]}}))
     else:
-        error = {"code": "authentication_error", "message": "Gateway requester authority changed"}
-        told.append(("response.failed", {"response": {"id": response, "error": error}}))
+        told.append(("response.failed", {"response": {"id": response, "error": failure or TURNED_AWAY}}))
     made = [
-        f"event: {kind}\n".encode() + b"data: " + json.dumps({"type": kind, **data}).encode() + b"\n\n"
+        f"event: {kind}\n".encode()
+        + b"data: "
+        + json.dumps({"type": kind, **data}, separators=(",", ":")).encode()
+        + b"\n\n"
         for kind, data in told
     ]
     return [*made, b"data: [DONE]\n\n"]
@@ -171,14 +177,18 @@ def test_a_stream_that_was_turned_away_is_continued_by_the_next(data: st.DataObj
             return stream
         return [whole[start : start + size] for start in range(0, len(whole), size)]
 
-    first, second = pieces(events(1)), pieces(events(2, "Good", "morning"))
+    failure = data.draw(st.sampled_from([TURNED_AWAY, WITHOUT_WORDS]))
+    first, second = pieces(events(1, failure=failure)), pieces(events(2, "Good", "morning"))
     got = b"".join(continued(first, lambda: second))
     assert got == b"".join(events(1, "Good", "morning"))
     # Where nobody can ask again, and where nothing was turned away, each byte stays what it is, when it comes.
     assert b"".join(continued(first, lambda: None)) == b"".join(first)
     assert list(continued(second, lambda: None)) == second
-    other = [chunk.replace(b"requester", b"provider") for chunk in events(1)]
-    assert b"".join(continued(other, lambda: second)) == b"".join(other)
+    for other in (
+        events(1, failure={"code": "rate_limit_error", "message": "Too many requests"}),
+        events(1, "Good", failure=failure),
+    ):
+        assert b"".join(continued(pieces(other), lambda: second)) == b"".join(other)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -209,12 +219,13 @@ def test_an_ask_that_waits_while_the_token_changes_is_answered(
     assert Gateway.objects.get().tokens() == [NEXT]
 
 
+@pytest.mark.parametrize(("error", "status"), [(TURNED_AWAY, 403), (WITHOUT_WORDS, 500)])
 def test_an_ask_in_one_piece_that_waits_is_answered_too(
-    coach: CompanionProfile, fleet_api: Api, standin: StandIn
+    coach: CompanionProfile, fleet_api: Api, standin: StandIn, error: dict[str, str], status: int
 ) -> None:
     def turned_away(reply: Reply) -> None:
         standin.answer = taking(standin, NEXT)
-        reply.json({"status": "failed", "error": {"message": "Gateway requester authority changed"}}, 403)
+        reply.json({"status": "failed", "error": error}, status)
 
     announce(fleet_api)
     standin.answer = turned_away

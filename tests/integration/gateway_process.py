@@ -77,6 +77,10 @@ class GatewayProcess:
         )
         log.close()
 
+    def words(self, since: float) -> str:
+        """As a supervisor: the last lines of its log, whenever it wrote them."""
+        return "\n".join((self.place / "gateway.log").read_text(errors="replace").splitlines()[-25:])
+
     def start_ready(self) -> None:
         """Start the gateway and its provider, and wait until it is ready."""
         if self._provider is None:

@@ -226,13 +226,13 @@ class _Asking:
 
 
 def _is_turned_away(upstream: httpx.Response) -> bool:
-    """Whether the gateway did nothing because of the token."""
+    """Whether the gateway did nothing because of the token, or may have."""
     if upstream.status_code == httpx.codes.UNAUTHORIZED:
         return True
-    if upstream.status_code != httpx.codes.FORBIDDEN:
+    if upstream.status_code not in (httpx.codes.FORBIDDEN, httpx.codes.INTERNAL_SERVER_ERROR):
         return False
     with contextlib.suppress(httpx.HTTPError):
-        return turned_away.WORDS in upstream.read()
+        return turned_away.says_so(upstream.read())
     return False
 
 

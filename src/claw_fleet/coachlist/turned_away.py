@@ -11,13 +11,23 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 # OpenClaw's words, in the version that the fleet pins. Its codes for this are also those of a provider's refusal.
-WORDS = b"Gateway requester authority changed"
+_WORDS = b"Gateway requester authority changed"
+# It says no more than this where it looked for another model before it gave up.
+_NO_WORDS = b'"message":"internal error"'
 _FAILED = b"event: response.failed\n"
 # What comes before the turn has begun.
 _HEAD = re.compile(rb"event: response\.(created|in_progress|output_item\.added|content_part\.added)\n")
 _HEAD_MAX = 65_536
 _IDS = re.compile(rb'"id": ?"((?:resp|msg)_[A-Za-z0-9_-]+)"')
 _BOUNDARIES = (b"\n\n", b"\r\n\r\n")
+
+
+def says_so(failure: bytes) -> bool:
+    """Whether a failure with nothing of an answer before it can be that of an ask that was turned away.
+
+    One without words can also be a turn that failed; which of both, only a token that has changed meanwhile tells.
+    """
+    return _WORDS in failure or _NO_WORDS in failure.replace(b'": "', b'":"')
 
 
 def continued(chunks: Iterable[bytes], again: Callable[[], Iterable[bytes] | None]) -> Iterator[bytes]:
@@ -33,7 +43,7 @@ def continued(chunks: Iterable[bytes], again: Callable[[], Iterable[bytes] | Non
         begin = _failure_in(tail, data)
         if begin is not None and not data[begin:].endswith(_BOUNDARIES):
             continue  # more of it is yet to come
-        if begin is not None and WORDS in data[begin:]:
+        if begin is not None and says_so(data[begin:]) and _nothing_told(head + data[:begin]):
             instead = again()
             if instead is not None:
                 if begin:
@@ -43,6 +53,11 @@ def continued(chunks: Iterable[bytes], again: Callable[[], Iterable[bytes] | Non
         yield from held
         head, tail, held = (head + data)[:_HEAD_MAX], (tail + data)[-4:], []
     yield from held
+
+
+def _nothing_told(events: bytes) -> bool:
+    """Whether nothing of an answer is among these events."""
+    return all(_HEAD.match(event + b"\n") for event in events.replace(b"\r", b"").split(b"\n\n") if event)
 
 
 def _failure_in(tail: bytes, data: bytes) -> int | None:

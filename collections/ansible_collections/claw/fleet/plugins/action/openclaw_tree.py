@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.claw.fleet.plugins.module_utils import _durable, _tree
+from ansible_collections.claw.fleet.plugins.module_utils import _command, _durable, _tree
 
 _SHIPMENT_SECONDS = 1800
 
@@ -35,7 +35,7 @@ class ActionModule(ActionBase):
             if args.get("install_from") != "controller" or not self._missing(found):
                 return found
             return self._ship(args, lock, found["arch"], variables)
-        except (_tree.TreeError, _durable.DurableError, OSError) as error:
+        except (_tree.TreeError, _command.CommandError, _durable.DurableError, OSError) as error:
             raise AnsibleActionFail(f"OpenClaw is not installed: {error}") from error
 
     def _missing(self, found: dict[str, Any]) -> bool:

@@ -176,7 +176,11 @@ def _pk(value: object) -> int | str:
     raise ValueError(f"is {shown(value)}; it must be the row's primary key, a number above 0 or a UUID")
 
 
-def _agent_id(value: object) -> str:
+def check_agent_id(value: object) -> str:
+    """The id, if a gateway can have an agent of that id beside its own.
+
+    Raises ValueError, whose str() is the rest of a sentence that begins with the field's name.
+    """
     if not isinstance(value, str) or not _AGENT_ID.fullmatch(value):
         raise ValueError(
             f"is {shown(value)}; it must be 1 to 64 of the characters a-z, 0-9, _ and -, and not begin with -"
@@ -295,7 +299,7 @@ def _stand_in(field: str, value: object) -> Any:
 
 _CHECKS: dict[str, Callable[[object], Any]] = {
     "pk": _pk,
-    "agent_id": _agent_id,
+    "agent_id": check_agent_id,
     "name": _name,
     "vars": _vars,
     "wanted": _one_of(WANTED),

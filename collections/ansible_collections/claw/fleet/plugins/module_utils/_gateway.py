@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import pwd
-import shutil
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible_collections.claw.fleet.plugins.module_utils import _durable
+from ansible_collections.claw.fleet.plugins.module_utils import _config, _durable, _validation
 from ansible_collections.claw.fleet.plugins.module_utils._supervisor import (
     Supervisor,
     SupervisorError,
@@ -37,8 +34,6 @@ FORMER = ".former"
 """Behind the name of the token's file: the token before, while the process may still run with it."""
 _LOCAL = "127.0.0.1"
 _READY_POLL_SECONDS = 0.25
-_VALIDATE_TIMEOUT_SECONDS = 180
-_SCRATCH = ".claw-validate"
 
 
 class GatewayError(Exception):
@@ -227,7 +222,7 @@ class Gateway:
             valid=found.get("valid") is True,
             converged=applied is not None and found.get("configRevisionHash") == applied,
             agents={name: entry for name, entry in read.items() if name not in own},
-            issues=_issues(found, self.config),
+            issues=_validation.issues(found, self.config),
         )
 
     def turn(self, agent_id: str, text: str, session: str, timeout: float) -> str:
@@ -249,82 +244,31 @@ class Gateway:
         ]
         return "".join(parts)
 
+    def words(self, since: float) -> str:
+        """The last lines that the process said since then (seconds since the epoch), without its secrets."""
+        state = Path(self.state_dir)
+        try:
+            words = self.supervisor.words(since) or "(nothing)"
+            for name in _durable.list_dir(state, root=state.parent):
+                secret = (
+                    self._secret(str(state / name))
+                    if name.startswith("token") or name.endswith(".key")
+                    else ""
+                )
+                words = words.replace(secret, _config.HIDDEN) if secret else words
+        except (SupervisorError, _durable.DurableError) as error:
+            return f"(it cannot be read: {error})"
+        return words
+
     def validate(self, *, config: bytes | None = None, roster: bytes | None = None) -> list[str]:
         """What OpenClaw has against these file contents (None: the file as it is); empty if nothing.
 
-        A copy is validated by the gateway's own version, as its user, with nothing of its state in reach of a
-        write. The caller holds the gateway's lock.
+        The caller holds the gateway's lock.
         """
-        state, owner = Path(self.state_dir), self.owner
-        scratch = state / _SCRATCH
         try:
-            config = _durable.read(self.config, root=state) if config is None else config
-            roster = _durable.read(self.roster) if roster is None else roster
-            copy = self._relocate(config)
-            with _durable.as_user(*owner):
-                # A run that was killed while validating has left its copy.
-                shutil.rmtree(scratch, ignore_errors=True)
-                try:
-                    _durable.make_dir(scratch, mode=0o700, root=state)
-                    _durable.write(scratch / "openclaw.json", copy, mode=0o600, root=state)
-                    _durable.write(scratch / "agents.json", roster or b"{}", mode=0o600, root=state)
-                    return self._run_validate(scratch, owner)
-                finally:
-                    shutil.rmtree(scratch, ignore_errors=True)
-        except _durable.DurableError as error:
+            return _validation.validate(self, config, roster)
+        except (_validation.NoVerdict, _durable.DurableError) as error:
             raise GatewayError(str(error)) from error
-
-    def _relocate(self, config: bytes | None) -> bytes:
-        """The config with the roster's include pointing at the copy beside it."""
-        if config is None:
-            raise GatewayError(f"{self.config} is absent; run the role claw.fleet.gateway")
-        try:
-            found = json.loads(config)
-            entries = found["agents"]["entries"]
-            included = list(entries["$include"])
-            included[included.index(self.roster)] = "./agents.json"
-        except (ValueError, KeyError, TypeError) as error:
-            raise GatewayError(
-                f"{self.config} is not JSON that includes the roster as agents.entries.$include: "
-                f"[{self.roster}] ({error}); mend it, or run the role claw.fleet.gateway"
-            ) from error
-        entries["$include"] = included
-        return json.dumps(found).encode()
-
-    def _run_validate(self, scratch: Path, owner: _durable.Owner) -> list[str]:
-        environment = self.environment() | {
-            "HOME": str(scratch),
-            "OPENCLAW_STATE_DIR": str(scratch),
-            "OPENCLAW_CONFIG_PATH": str(scratch / "openclaw.json"),
-        }
-        command = [self.node, self.entry, "config", "validate", "--json"]
-        # Only our effective user is changed by now; the child must give up the real one too.
-        switch: dict[str, Any] = {}
-        if os.getuid() != owner.uid:
-            switch = {"user": owner.uid, "group": owner.gid}
-        try:
-            done = subprocess.run(
-                command,
-                cwd=scratch,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=_VALIDATE_TIMEOUT_SECONDS,
-                check=False,
-                **switch,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise GatewayError(f"cannot run OpenClaw's config validate: {error}") from error
-        try:
-            verdict = json.loads(done.stdout)
-        except ValueError as error:
-            tail = (done.stderr or done.stdout).strip()[-500:]
-            raise GatewayError(
-                f"OpenClaw's config validate gave no verdict (status {done.returncode}): {tail}"
-            ) from error
-        if verdict.get("valid") is True:
-            return []
-        return _issues(verdict, self.config) or [f"config validate ended with status {done.returncode}"]
 
     def accepts(self, token: str) -> bool:
         """Whether the gateway takes this token; no agent is asked."""
@@ -391,9 +335,3 @@ def _entries(config: Any) -> dict[str, Any]:
     agents = config.get("agents") if isinstance(config, dict) else None
     entries = agents.get("entries") if isinstance(agents, dict) else None
     return entries if isinstance(entries, dict) else {}
-
-
-def _issues(verdict: Mapping[str, Any], config: str) -> list[str]:
-    found = [(issue.get("path") or "<root>", issue.get("message")) for issue in verdict.get("issues") or ()]
-    # What is not about agents stands in the config.
-    return [f"{path}: {why}{'' if path.startswith('agents') else f' (in {config})'}" for path, why in found]

@@ -29,7 +29,6 @@ from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway
 
 # systemd gives the gateway 330 s to finish the turns it is in.
 _STOP_SECONDS = 345
-_WORDS_LINES = 25
 _REFUSED = 78
 
 
@@ -67,7 +66,6 @@ class ConfigFile:
         self.inputs = inputs
         self.timeout = timeout
         self._applied_path = Path(gateway.config_dir) / "config.applied.json"
-        self._secrets = _secrets(gateway)
 
     def apply(self, *, check: bool) -> ConfigChange:
         """Have the gateway run with what is wanted."""
@@ -115,7 +113,7 @@ class ConfigFile:
         try:
             self._restart(new)
         except GatewayError as error:
-            failure = f"{error}. It said:\n{self._words(began)}"
+            failure = f"{error}. It said:\n{self.gateway.words(began)}"
             if good is None or good.encode() == (old if new is None else new):
                 raise GatewayError(failure) from error
             try:
@@ -183,27 +181,6 @@ class ConfigFile:
                 raise
             gateway.start()
             gateway.wait_ready(self.timeout)
-
-    def _words(self, since: float) -> str:
-        """What the gateway said since then, without its secrets."""
-        command = ["journalctl", "--unit", self.gateway.unit, "--since", f"@{int(since)}", "--lines"]
-        command += [str(_WORDS_LINES), "--output=cat", "--no-pager", "--quiet"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-        words = done.stdout.strip() or "(nothing)"
-        for secret in self._secrets:
-            words = words.replace(secret, _config.HIDDEN)
-        return words
-
-
-def _secrets(gateway: Gateway) -> list[str]:
-    state = Path(gateway.state_dir)
-    names = [
-        name
-        for name in _durable.list_dir(state, root=state.parent)
-        if name.startswith("token") or name.endswith(".key")
-    ]
-    found = [_durable.read(state / name, root=state) or b"" for name in names]
-    return [text for text in (data.decode("utf-8", "replace").strip() for data in found) if text]
 
 
 def _systemctl(verb: str, *arguments: str) -> None:

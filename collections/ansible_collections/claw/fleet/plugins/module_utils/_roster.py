@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible_collections.claw.fleet.plugins.module_utils import _durable
+from ansible_collections.claw.fleet.plugins.module_utils import _coach, _durable
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
     REDACTED,
     Gateway,
@@ -30,8 +29,6 @@ from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
 )
 from ansible_collections.claw.fleet.plugins.module_utils._supervisor import UnitState
 
-_ID = re.compile(r"[a-z0-9_][a-z0-9_-]{0,63}")
-_RESERVED = "main"
 _KEYS = {"name", "workspace", "agentDir"}
 # OpenClaw reads no include above 2 MB.
 _MAX_BYTES = 2_000_000
@@ -160,8 +157,10 @@ class Roster:
         homes: dict[str, str] = {}
         state = Path(self.gateway.state_dir)
         for name, entry in wanted.items():
-            if not _ID.fullmatch(name) or name == _RESERVED:
-                faults.append(f"{name!r} cannot be an agent's id (a-z, 0-9, _ and -, not {_RESERVED!r})")
+            try:
+                _coach.check_agent_id(name)
+            except ValueError as error:
+                faults.append(f"an agent's id {error}")
             if entry.keys() != _KEYS:
                 faults.append(f"the entry of {name} has the keys {', '.join(sorted(entry))}")
             for key in ("workspace", "agentDir"):
@@ -184,7 +183,8 @@ class Roster:
             # A gateway that cannot be asked cannot prove anything either.
             self.gateway.served()
         if old is not None:
-            _durable.write(self.previous, old, mode=0o600, owner=self._root_owner())
+            # As the roster itself, so that it can be put back as it is.
+            _durable.write(self.previous, old, mode=0o640, owner=self._roster_owner())
         # A write while the gateway starts ends its process, so look as late as possible.
         now = self.gateway.unit_state()
         if now.running != state.running or now.pid != state.pid or (now.running and not self.gateway.ready()):
@@ -202,12 +202,15 @@ class Roster:
 
     def _settle(self, old: bytes | None, wanted: Entries, state: UnitState) -> None:
         """Wait until the change is served; else the old bytes are put back and served."""
+        began = time.time()
         try:
             self._wait_served(wanted, state)
         except _Stopped:
             raise
         except (RosterError, GatewayError) as error:
-            raise RosterError(f"{error}. {self._put_back(old, True)}") from error
+            ended = self.gateway.unit_state().pid != state.pid
+            said = f" It said:\n{self.gateway.words(began)}\n" if ended else " "
+            raise RosterError(f"{error}.{said}{self._put_back(old, True)}") from error
 
     def _put_back(self, old: bytes | None, running: bool) -> str:
         """Restore the old roster and, for a gateway that is to run, wait for it; a sentence on how that went."""
@@ -300,10 +303,7 @@ class Roster:
         return True
 
     def _roster_owner(self) -> _durable.Owner:
-        return _durable.Owner(self._root_owner().uid, self.gateway.owner.gid)
-
-    def _root_owner(self) -> _durable.Owner:
-        return _durable.Owner(os.geteuid(), os.getegid())
+        return _durable.Owner(os.geteuid(), self.gateway.owner.gid)
 
     def _write(self, data: bytes) -> None:
         _durable.write(self.path, data, mode=0o640, owner=self._roster_owner())
@@ -313,7 +313,9 @@ class Roster:
         if data is None and _durable.inspect(self.previous) is not None:
             raise RosterError(
                 f"{self.path} is gone although gateway {self.gateway.name} had a roster; it is never taken "
-                f"for an empty one. Copy {self.previous} back, or remove that too to begin without agents"
+                f"for an empty one. Put the one before back by `cp -p {self.previous} {self.path}` and restart "
+                f"{self.gateway.unit}, as OpenClaw does not look again at a file that was away; or remove that too, "
+                "to begin without agents"
             )
         return data
 
@@ -326,7 +328,7 @@ class Roster:
         if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
             raise RosterError(
                 f"{self.path} does not hold a roster; it is never taken for an empty one. "
-                f"Put it right, or copy {self.previous} back, and run again"
+                f"Put it right, or put the one before back by `cp -p {self.previous} {self.path}`, and run again"
             )
         return found
 

@@ -12,6 +12,7 @@ import subprocess
 from typing import NamedTuple, Protocol
 
 _TIMEOUT_SECONDS = 90
+_WORDS_LINES = 25
 
 
 class SupervisorError(Exception):
@@ -46,6 +47,9 @@ class Supervisor(Protocol):
     def start(self) -> None:
         """Start it, forgetting that it failed before. Returns when it was started, not when it is ready."""
 
+    def words(self, since: float) -> str:
+        """The last lines that it said since then, in seconds since the epoch; empty if nothing."""
+
 
 class Systemd:
     """A system unit."""
@@ -72,15 +76,23 @@ class Systemd:
             self._systemctl("reset-failed")
         self._systemctl("start")
 
+    def words(self, since: float) -> str:
+        """What the journal has of the unit."""
+        command = ["journalctl", f"--unit={self.unit}", f"--since=@{int(since)}", f"--lines={_WORDS_LINES}"]
+        return self._run([*command, "--output=cat", "--no-pager", "--quiet"]).strip()
+
     def _systemctl(self, verb: str, *options: str) -> str:
-        command = ["systemctl", verb, *options, "--", self.unit]
+        return self._run(["systemctl", verb, *options, self.unit])
+
+    def _run(self, command: list[str]) -> str:
+        shown = " ".join(command)
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise SupervisorError(f"systemctl {verb} {self.unit} did not work: {error}") from error
+            raise SupervisorError(f"{shown} did not work: {error}") from error
         if done.returncode != 0:
             reason = done.stderr.strip() or f"exit status {done.returncode}"
-            raise SupervisorError(f"systemctl {verb} {self.unit} failed: {reason}")
+            raise SupervisorError(f"{shown} failed: {reason}")
         return done.stdout

@@ -15,20 +15,18 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible_collections.claw.fleet.plugins.module_utils import _durable
+from ansible_collections.claw.fleet.plugins.module_utils import _command, _durable
 
 # The names of processors: Python's and Linux's on the left, npm's on the right.
 ARCHITECTURES = {"x86_64": "x64", "aarch64": "arm64"}
 _UNFINISHED = ".unfinished-"
 _LOCK_SECONDS = 1800
-_NPM_SECONDS = 1800
 
 
 class TreeError(Exception):
@@ -128,7 +126,7 @@ def build(
             # npm leaves out what the Node it runs on is too old for; so it runs on the Node that the lock file pins.
             node = _node_alone(place / ".node", tree.arch, lock, command, settings)
             settings["PATH"] = f"{node.parent}:{settings.get('PATH', os.defpath)}"
-        _run(command, place, settings)
+        _command.run(command, place, settings)
         shutil.rmtree(place / ".node", ignore_errors=True)
         shutil.rmtree(cache, ignore_errors=True)
         _verify(Tree(place, tree.arch), lock, foreign=foreign)
@@ -150,7 +148,7 @@ def _node_alone(
     (place / "package-lock.json").write_text(
         json.dumps({**wanted, "lockfileVersion": 3, "packages": packages})
     )
-    _run(command, place, settings)
+    _command.run(command, place, settings)
     return Tree(place, arch).node
 
 
@@ -175,7 +173,7 @@ def unpack(tree: Tree, lock: Lock, archive: Path) -> bool:
     """Have the tree from an archive that `pack` made; false if it was there."""
 
     def fill(place: Path) -> None:
-        _run(["tar", "-xzf", str(archive), "--no-same-owner", "-C", str(place)], place, os.environ)
+        _command.run(["tar", "-xzf", str(archive), "--no-same-owner", "-C", str(place)], place, os.environ)
         if (place / "package-lock.json").read_bytes() != lock.content:
             raise TreeError(f"{archive} was made from another lock file than the one given")
         _verify(Tree(place, tree.arch), lock, foreign=False)
@@ -255,33 +253,12 @@ def _try_out(tree: Tree, lock: Lock) -> None:
         "OPENCLAW_STATE_DIR": str(home),
         "PATH": f"{tree.node.parent}:/usr/bin:/bin",
     }
-    version = _run([str(tree.node), "--version"], home, environment).strip()
+    version = _command.run([str(tree.node), "--version"], home, environment).strip()
     if version != f"v{lock.node[tree.arch]}":
         raise TreeError(f"the tree that was made holds Node {version}, not v{lock.node[tree.arch]}")
-    said = _run([str(tree.node), str(tree.entry), "--version"], home, environment).strip()
+    said = _command.run([str(tree.node), str(tree.entry), "--version"], home, environment).strip()
     if lock.openclaw not in said:
         raise TreeError(f"the OpenClaw that was made calls itself {said!r}, not {lock.openclaw}")
     if (tree.entry.parent / ".openclaw-lifecycle-pending").exists():
         raise TreeError("OpenClaw did not complete its package when it was first run")
     shutil.rmtree(home)
-
-
-def _run(command: Sequence[str], place: Path, environment: Mapping[str, str]) -> str:
-    try:
-        done = subprocess.run(
-            command,
-            cwd=place,
-            env=dict(environment),
-            umask=0o022,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_NPM_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise TreeError(f"cannot run {command[0]}: {error}") from error
-    if done.returncode != 0:
-        words = (done.stderr.strip() or done.stdout.strip())[-1500:]
-        raise TreeError(f"`{' '.join(command[:2])}` failed with status {done.returncode}: {words}")
-    return done.stdout

@@ -115,6 +115,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.claw.fleet.plugins.module_utils import _tree
+from ansible_collections.claw.fleet.plugins.module_utils._command import CommandError
 from ansible_collections.claw.fleet.plugins.module_utils._durable import DurableError
 
 
@@ -174,7 +175,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**have_tree(module.params, module.check_mode))
-    except (_tree.TreeError, DurableError, OSError) as error:
+    except (_tree.TreeError, CommandError, DurableError, OSError) as error:
         module.fail_json(msg=f"OpenClaw is not installed: {error}")
 
 

@@ -90,7 +90,6 @@ present:
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -98,10 +97,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.claw.fleet.plugins.module_utils import _durable
+from ansible_collections.claw.fleet.plugins.module_utils import _command, _durable
 
 _LOCK_SECONDS = 900
-_COMMAND_SECONDS = 900
 _COMPLETE = "complete"
 
 
@@ -163,7 +161,7 @@ def _install_packages(runtime: Path, params: dict[str, Any], environment: Mappin
     lock.write_text(params["requirements"], encoding="utf-8")
     lock.chmod(0o644)
     venv = runtime / "venv"
-    _run([sys.executable, "-m", "venv", str(venv)], environment)
+    _command.run([sys.executable, "-m", "venv", str(venv)], runtime, environment)
     command = [
         str(venv / "bin" / "python"),
         "-m",
@@ -177,36 +175,16 @@ def _install_packages(runtime: Path, params: dict[str, Any], environment: Mappin
     if params["wheels"]:
         command += ["--no-index", "--find-links", params["shipment"]]
     settings = {name: str(value) for name, value in params["pip_environment"].items()}
-    _run([*command, "--requirement", str(lock)], {**environment, **settings})
+    _command.run([*command, "--requirement", str(lock)], runtime, {**environment, **settings})
 
 
 def _install_collection(runtime: Path, params: dict[str, Any], environment: Mapping[str, str]) -> None:
     tools, place = runtime / "venv" / "bin", runtime / "collections"
     archives = [str(path) for path in Path(params["shipment"]).glob("*.tar.gz")]
     command = [str(tools / "python"), str(tools / "ansible-galaxy"), "collection", "install", *archives]
-    _run([*command, "--offline", "--no-deps", "--collections-path", str(place)], environment)
+    _command.run([*command, "--offline", "--no-deps", "--collections-path", str(place)], runtime, environment)
     # Who runs it cannot write here, and would compile it each time.
-    _run([str(tools / "python"), "-m", "compileall", "-q", str(place)], environment)
-
-
-def _run(command: list[str], environment: Mapping[str, str]) -> None:
-    try:
-        done = subprocess.run(
-            command,
-            cwd="/",
-            env=dict(environment),
-            umask=0o022,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_COMMAND_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise RuntimeMissing(f"cannot run {command[0]}: {error}") from error
-    if done.returncode != 0:
-        words = (done.stderr.strip() or done.stdout.strip())[-1500:]
-        raise RuntimeMissing(f"`{' '.join(command[:5])}` failed with status {done.returncode}: {words}")
+    _command.run([str(tools / "python"), "-m", "compileall", "-q", str(place)], runtime, environment)
 
 
 def main() -> None:
@@ -227,7 +205,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**have_runtime(module.params, module.check_mode))
-    except (RuntimeMissing, _durable.DurableError, OSError) as error:
+    except (RuntimeMissing, _command.CommandError, _durable.DurableError, OSError) as error:
         module.fail_json(msg=f"The reconciler is not installed: {error}")
 
 

@@ -23,6 +23,9 @@ class Stopped:
     def start(self) -> None:
         raise AssertionError("nobody asked for a start")
 
+    def words(self, since: float) -> str:
+        return "some words"
+
 
 class OfflineGateway(Gateway):
     """It has no OpenClaw, so every roster is valid to it."""

@@ -152,8 +152,10 @@ def meddle(gateway: Gateway, what: str, number: int) -> None:
         file.unlink(missing_ok=True)
         file.symlink_to("SOUL.md")
     elif what == "a link stands for a directory":
-        shutil.rmtree(home / "notes", ignore_errors=True)
-        (home / "notes").symlink_to("..")
+        notes = home / "notes"
+        if not notes.is_symlink():
+            shutil.rmtree(notes, ignore_errors=True)
+            notes.symlink_to("..")
 
 
 def kill_removal(gateway: Gateway, agent_id: str) -> None:

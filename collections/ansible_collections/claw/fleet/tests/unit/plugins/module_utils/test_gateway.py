@@ -60,6 +60,9 @@ class Scripted:
         self.starts += 1
         self.states = [RUNNING]
 
+    def words(self, since: float) -> str:
+        return "some words"
+
 
 @pytest.fixture
 def answers() -> Iterator[Answers]:
@@ -264,7 +267,10 @@ def test_a_gateway_that_dies_of_the_roster_twice_gets_the_old_one_back(
         gateway, supervisor=Scripted(RUNNING, RUNNING, RUNNING, second, second, third)
     )
     rpc[:] = [config({"anna": anna})]
-    with pytest.raises(RosterError, match=r"ended twice over .*\. The old roster was put back and is served"):
+    with pytest.raises(
+        RosterError,
+        match=r"ended twice over .*\. It said:\nsome words\nThe old roster was put back and is served",
+    ):
         Roster(dying).apply({"anna": anna, "bert": bert})
     assert Path(gateway.roster).read_bytes() == before
 
@@ -365,3 +371,16 @@ def test_an_agent_that_does_not_answer_is_in_error_and_tried_again(
     answers.of["/v1/responses"] = [answer("sesame")]
     assert "error" not in activation(gateway, expect).run([row(1)]).results[0]
     assert Manifest(gateway).activated == {"coach-1"}
+
+
+def test_words_hold_no_secret(
+    gateway: OfflineGateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("token", "provider-x.key"):
+        (Path(gateway.state_dir) / name).write_text(f"geheim-{name}")
+    journalctl = tmp_path / "journalctl"
+    journalctl.write_text("#!/bin/sh\necho using geheim-token and geheim-provider-x.key\n")
+    journalctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    words = dataclasses.replace(gateway, supervisor=Systemd(gateway.unit)).words(0)
+    assert words == "using VALUE HIDDEN and VALUE HIDDEN"

@@ -76,7 +76,6 @@ def machine(gateway: OfflineGateway, monkeypatch: pytest.MonkeyPatch) -> Machine
     monkeypatch.setattr(Gateway, "start", lambda self: machine.start())
     monkeypatch.setattr(Gateway, "wait_ready", lambda self, timeout: machine.wait_ready())
     monkeypatch.setattr(Gateway, "unit_state", lambda self: machine.state())
-    monkeypatch.setattr(ConfigFile, "_words", lambda self, since: "some words")
     return machine
 
 
@@ -230,16 +229,3 @@ def test_a_file_that_is_no_config_is_not_overwritten(
         apply(gateway, {"a": 1})
     assert Path(gateway.config).read_text() == content
     assert machine.deeds == []
-
-
-def test_words_hold_no_secret(
-    gateway: OfflineGateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for name in ("token", "provider-x.key"):
-        (Path(gateway.state_dir) / name).write_text(f"geheim-{name}")
-    journalctl = tmp_path / "journalctl"
-    journalctl.write_text("#!/bin/sh\necho using geheim-token and geheim-provider-x.key\n")
-    journalctl.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    words = ConfigFile(gateway, {}, (), 1)._words(0)
-    assert words == "using VALUE HIDDEN and VALUE HIDDEN"

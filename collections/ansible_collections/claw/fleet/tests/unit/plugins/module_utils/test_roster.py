@@ -77,7 +77,7 @@ def test_the_former_roster_is_kept(gateway: OfflineGateway) -> None:
     first = Path(gateway.roster).read_bytes()
     roster.apply({})
     assert roster.previous.read_bytes() == first
-    assert stat.S_IMODE(roster.previous.stat().st_mode) == 0o600
+    assert stat.S_IMODE(roster.previous.stat().st_mode) == stat.S_IMODE(roster.path.stat().st_mode) == 0o640
 
 
 @pytest.mark.parametrize("content", [b"", b'{"anna": ', b"[]", b'{"anna": 1}', None])
@@ -103,8 +103,8 @@ def test_a_lost_or_broken_roster_is_never_an_empty_one(
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
-        ("Anna", {}, "cannot be an agent's id"),
-        ("main", {}, "cannot be an agent's id"),
+        ("Anna", {}, "an agent's id is 'Anna'; it must be"),
+        ("main", {}, "an agent's id is 'main', which the gateway keeps"),
         ("anna", {"tools": {}}, "has the keys"),
         ("anna", {"workspace": "/etc"}, "is not below"),
         ("anna", {"workspace": None}, "is not below"),

@@ -37,6 +37,9 @@ class Running:
     def start(self) -> None:
         raise AssertionError("nobody asked for a start")
 
+    def words(self, since: float) -> str:
+        return "some words"
+
 
 class Process:
     """A gateway that has read its files, and reads them again when something about secrets changes in its config."""

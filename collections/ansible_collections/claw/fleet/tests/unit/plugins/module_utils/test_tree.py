@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from ansible_collections.claw.fleet.plugins.module_utils import _tree
+from ansible_collections.claw.fleet.plugins.module_utils import _command, _tree
 
 ARCH = _tree.ARCHITECTURES[platform.machine()]
 OURS = Path(__file__).resolve().parents[4] / "roles" / "gateway" / "files" / "openclaw"
@@ -128,7 +128,7 @@ def test_many_builders_build_once(bench: Bench) -> None:
 
 
 def test_a_failure_leaves_nothing_and_says_why(bench: Bench) -> None:
-    with pytest.raises(_tree.TreeError, match="404 not found"):
+    with pytest.raises(_command.CommandError, match="404 not found"):
         bench.build(NPM_FAILS="1")
     assert [path.name for path in bench.tree.path.parent.iterdir()] == [".lock"]
     assert bench.build() is True
@@ -186,6 +186,6 @@ def test_half_a_shipment_is_refused(bench: Bench, tmp_path: Path, cut: int) -> N
     _tree.pack(archive, bench.tree)
     archive.write_bytes(archive.read_bytes()[:cut])
     there = _tree.Tree(tmp_path / "machine" / bench.lock.name, ARCH)
-    with pytest.raises((_tree.TreeError, OSError)):
+    with pytest.raises((_command.CommandError, OSError)):
         _tree.unpack(there, bench.lock, archive)
     assert not there.present
