@@ -51,8 +51,9 @@ class AgentsError(Exception):
 class Outcome(NamedTuple):
     """What was done, or would be.
 
-    ``results``: the rows; ``reloads`` of the gateway, 0 or 1; ``served``: whether it runs and serves them; ids that were served but not in the list, left
-    alone as ``unlisted`` or removed as ``purged``; ``diff`` in Ansible's form; ``warnings`` for people.
+    ``results``: the rows; ``reloads`` of the gateway, 0 or 1; ``served``: whether it runs and serves them; ids that were
+    served but not in the list, left alone as ``unlisted`` or removed as ``purged``; ``diff`` in Ansible's form;
+    ``warnings`` for people.
     """
 
     results: list[Row]

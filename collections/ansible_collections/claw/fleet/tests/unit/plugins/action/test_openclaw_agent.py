@@ -71,6 +71,39 @@ def test_what_a_coach_wrote_is_never_a_template(templates: Path, text: str) -> N
     assert sent["agents"][0]["name"] == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I am {{ coach.name }}.",
+        "I am {{ coach.name }}.\n",
+        "\n{{ coach.name }}\n\n",
+        "{% set name = coach.name %}\n{{ name }} {{ company }}\n{% if coach.vars.tone %}\n{{ coach.vars.tone }}\n{% endif %}\n",
+        "{% macro say(what) %}I say {{ what }}{% endmacro %}{{ say(coach.name) }}{% for part in [1, 2] %}{{ part }}{% endfor %}",
+        "{%- if coach.vars.tone -%}\n  {{ coach.vars.tone }}\n{%- endif -%}\n",
+        "{# Nobody is named. #}\nThe same for all.\n",
+        "#jinja2: trim_blocks: False\n{% if coach.name %}\n{{ coach.name }}\n{% endif %}\n",
+        "{% block name %}{{ coach.name }}{% endblock %}\n",
+        "{% include 'other.j2' %}\n",
+        "{% set seen = namespace(names='') %}{% set seen.names = seen.names ~ coach.name %}{{ seen.names }}",
+        "{{ coach.vars.missing | default('none') }} {{ coach.vars | to_json }}",
+        "",
+    ],
+)
+def test_many_are_rendered_as_each_by_herself(templates: Path, text: str) -> None:
+    (templates / "SOUL.md.j2").write_text(text)
+    (templates / "other.j2").write_text("{{ coach.name }} included")
+    rows = [
+        row(1, name="Anna", vars={"tone": "warm"}),
+        row(2, name='Bert"{{', vars={"tone": ""}),
+        row(3, name="Cleo"),
+    ]
+    rows[2]["vars"] = {"tone": "dry", "missing": "here"}
+    each: dict[str, Any] = {}
+    for one in rows:
+        each |= render(templates, one)["contents"]
+    assert render(templates, *rows)["contents"] == each
+
+
 def test_a_value_that_a_coach_lacks_is_her_error(templates: Path) -> None:
     (templates / "SOUL.md.j2").write_text("{{ coach.vars.motto }}")
     sent = render(templates, row(1), row(2, vars={"motto": "on"}))
