@@ -32,9 +32,10 @@ def main(name: str, verb: str, *ids: str) -> None:
             del entries[agent_id]
             continue
         workspace, own = state / "workspaces" / agent_id, state / "agents" / agent_id
-        for place in (workspace, own, own / "agent", own / "sessions"):
-            place.mkdir(exist_ok=True)
-            os.chown(place, owner.st_uid, owner.st_gid)
+        for place in (workspace.parent, workspace, own.parent, own, own / "agent", own / "sessions"):
+            if not place.is_dir():
+                place.mkdir(mode=0o700)
+                os.chown(place, owner.st_uid, owner.st_gid)
         entries[agent_id] = {"name": agent_id, "workspace": str(workspace), "agentDir": str(own / "agent")}
     temporary = path.with_name("agents.json.bare")
     temporary.write_text(json.dumps(entries))

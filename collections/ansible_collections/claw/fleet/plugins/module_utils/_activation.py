@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ansible_collections.claw.fleet.plugins.module_utils import _coach, _durable
 from ansible_collections.claw.fleet.plugins.module_utils._coach import Row
-from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError, GatewayRefused
 from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest
 
 _SESSION = "activation"
@@ -60,7 +60,7 @@ class Activation:
 
     def _turn(self, row: Row) -> None:
         try:
-            answer = self._gateway.turn(row["agent_id"], self._text, _SESSION, self._timeout)
+            answer = self._say(row["agent_id"])
         except GatewayError as error:
             row["error"] = _coach.error(_STEP, f"{error}; look at journalctl -u {self._gateway.unit}")
             return
@@ -73,6 +73,15 @@ class Activation:
                 f"{row['agent_id']} did not answer with {self._expect!r} in its first turn but with {shown}"
             )
             row["error"] = _coach.error(_STEP, reason)
+
+    def _say(self, agent_id: str) -> str:
+        try:
+            return self._gateway.turn(agent_id, self._text, _SESSION, self._timeout)
+        except GatewayRefused as error:
+            if error.status < 500:
+                raise
+            # A gateway with a hundred new agents has been seen to fail one of them over a lock of its own.
+            return self._gateway.turn(agent_id, self._text, _SESSION, self._timeout)
 
     def _remember(self, answered: set[str]) -> None:
         with _durable.lock(self._gateway.lock_path):

@@ -352,6 +352,16 @@ def test_first_turns_are_taken_once(gateway: OfflineGateway, answers: Answers) -
         assert activation(gateway).run(rows, check=check).changed is False
 
 
+def test_a_first_turn_that_the_gateway_fails_is_taken_again(
+    gateway: OfflineGateway, answers: Answers
+) -> None:
+    failed = 500, {"status": "failed", "error": {"message": "internal error"}}
+    answers.of["/v1/responses"] = [failed, answer("hello")]
+    assert "error" not in activation(gateway).run([row(1)]).results[0]
+    answers.of["/v1/responses"] = [(400, {"error": {"message": "no such agent"}}), answer("hello")]
+    assert "no such agent" in activation(gateway).run([row(2)]).results[0]["error"]["reason"]
+
+
 @pytest.mark.parametrize(
     ("reply", "expect", "reason"),
     [
