@@ -45,7 +45,7 @@ def faulty(fleet: Fleet, tmp_path: Path) -> Iterator[Behind]:
         source = {
             "plugin": "claw.fleet.coaches",
             "api_url": f"{server.url}{API}",
-            "api_token": fleet.coach_list.service_token,
+            "api_token_file": str(fleet.state / "service-token"),
             "retries": 1,
             "timeout": 3,
         }
