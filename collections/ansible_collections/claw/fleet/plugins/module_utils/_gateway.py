@@ -245,7 +245,10 @@ class Gateway:
         return "".join(parts)
 
     def words(self, since: float) -> str:
-        """The last lines that the process said since then (seconds since the epoch), without its secrets."""
+        """The last lines that the process said since then (seconds since the epoch), without its secrets.
+
+        It is asked for where something has failed already, so it never fails itself.
+        """
         state = Path(self.state_dir)
         try:
             words = self.supervisor.words(since) or "(nothing)"
@@ -256,8 +259,8 @@ class Gateway:
                     else ""
                 )
                 words = words.replace(secret, _config.HIDDEN) if secret else words
-        except (SupervisorError, _durable.DurableError) as error:
-            return f"(it cannot be read: {error})"
+        except (GatewayError, SupervisorError, _durable.DurableError) as error:
+            return f"(it cannot be told: {error})"
         return words
 
     def validate(self, *, config: bytes | None = None, roster: bytes | None = None) -> list[str]:

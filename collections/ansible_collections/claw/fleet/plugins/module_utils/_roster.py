@@ -208,9 +208,15 @@ class Roster:
         except _Stopped:
             raise
         except (RosterError, GatewayError) as error:
-            ended = self.gateway.unit_state().pid != state.pid
-            said = f" It said:\n{self.gateway.words(began)}\n" if ended else " "
+            said = self._last_words(state, began)
             raise RosterError(f"{error}.{said}{self._put_back(old, True)}") from error
+
+    def _last_words(self, state: UnitState, began: float) -> str:
+        """What the process said if it has ended. Whatever is wrong with that, the old roster is put back."""
+        with suppress(GatewayError):
+            if self.gateway.unit_state().pid != state.pid:
+                return f" It said:\n{self.gateway.words(began)}\n"
+        return " "
 
     def _put_back(self, old: bytes | None, running: bool) -> str:
         """Restore the old roster and, for a gateway that is to run, wait for it; a sentence on how that went."""

@@ -24,7 +24,12 @@ from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
 )
 from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest
 from ansible_collections.claw.fleet.plugins.module_utils._roster import Roster, RosterError
-from ansible_collections.claw.fleet.plugins.module_utils._supervisor import Supervisor, Systemd, UnitState
+from ansible_collections.claw.fleet.plugins.module_utils._supervisor import (
+    Supervisor,
+    SupervisorError,
+    Systemd,
+    UnitState,
+)
 from ansible_collections.claw.fleet.tests.unit.plugins.coach_list import row
 from ansible_collections.claw.fleet.tests.unit.plugins.offline import OfflineGateway, offline_gateway
 
@@ -394,3 +399,34 @@ def test_words_hold_no_secret(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     words = dataclasses.replace(gateway, supervisor=Systemd(gateway.unit)).words(0)
     assert words == "using VALUE HIDDEN and VALUE HIDDEN"
+
+
+def test_words_are_kept_back_where_a_secret_cannot_be_read(gateway: OfflineGateway) -> None:
+    (Path(gateway.state_dir) / "token.planted").symlink_to("/etc/passwd")
+    running = dataclasses.replace(gateway, supervisor=Scripted(RUNNING))
+    assert running.words(0).startswith("(it cannot be told: ")
+
+
+def test_the_old_roster_is_put_back_also_where_the_end_cannot_be_looked_at(
+    tmp_path: Path, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = gateway_at(tmp_path, answers.port, Scripted(RUNNING))
+    anna, bert = entry(gateway, "anna"), entry(gateway, "bert")
+    rpc = answers.of["/api/v1/admin/rpc"] = [config({"anna": anna})]
+    Roster(gateway).apply({"anna": anna})
+    before = Path(gateway.roster).read_bytes()
+    objection = config({}, valid=False, issues=[{"path": "agents", "message": "no more of them"}])
+    rpc[:] = [config({"anna": anna}), *[objection] * 4, config({"anna": anna})]
+    faults = [SupervisorError("systemctl show did not work")]
+    state = Scripted.state
+
+    def failing_once(self: Scripted) -> UnitState:
+        # When the gateway has objected for the last time, and once.
+        if len(rpc) == 1 and faults:
+            raise faults.pop()
+        return state(self)
+
+    monkeypatch.setattr(Scripted, "state", failing_once)
+    with pytest.raises(RosterError, match=r"no more of them\. The old roster was put back and is served"):
+        Roster(gateway).apply({"anna": anna, "bert": bert})
+    assert faults == [] and Path(gateway.roster).read_bytes() == before
