@@ -197,7 +197,7 @@ class _Asking:
             upstream = _send_with(token, self._coach, gateway, self._question)
             if not _is_turned_away(upstream):
                 break
-            # The gateway has done nothing. Its token may be changing at this moment: see what is known now.
+            # It has done nothing, or told nothing. Its token may be changing at this moment: see what is known now.
             gateway.refresh_from_db()
             tokens = gateway.tokens()
             if self._tried.issuperset(tokens):

@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.claw.fleet.plugins.module_utils._activation import is_due
-from ansible_collections.claw.fleet.plugins.module_utils._coach import CoachListError, check_rows
 from ansible_collections.claw.fleet.plugins.modules.agent_activation import ARGUMENT_SPEC
+from ansible_collections.claw.fleet.plugins.plugin_utils.actions import plain_rows
 
 
 class ActionModule(ActionBase):
@@ -25,11 +23,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = self.validate_argument_spec(ARGUMENT_SPEC)[1]
-        try:
-            # Through JSON: what a row holds is sent on as plain data.
-            rows = json.loads(json.dumps(check_rows(args["agents"])))
-        except CoachListError as exc:
-            raise AnsibleActionFail(str(exc)) from exc
+        rows = plain_rows(args["agents"])
         if not any(is_due(row, set()) for row in rows):
             return {**result, "results": rows, "changed": False}
         return {

@@ -9,13 +9,11 @@ Whatever ends this in between, the next run goes on with the key that is pending
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.claw.fleet.plugins.module_utils._coach import (
-    CoachListError,
     Row,
     check_rows,
     error,
@@ -23,9 +21,9 @@ from ansible_collections.claw.fleet.plugins.module_utils._coach import (
 )
 from ansible_collections.claw.fleet.plugins.module_utils._coach_api import ApiError, Client, OptionsError
 from ansible_collections.claw.fleet.plugins.modules.agent_key import ARGUMENT_SPEC
+from ansible_collections.claw.fleet.plugins.plugin_utils.actions import SHOWN_DIGITS, plain_rows
 
 _STEP = "key"
-_SHOWN_DIGITS = 12
 _FIELDS = ("key_id", "key_sha256", "key_generation")
 # How long the key before is good: until the new one is in its place, at most; and for who has read it just before.
 _UNTIL_PROMOTED_SECONDS = 120
@@ -44,10 +42,9 @@ class ActionModule(ActionBase):
         args = self.validate_argument_spec(ARGUMENT_SPEC)[1]
         try:
             client = Client.of(args)
-            # Through JSON: what a row holds is sent on as plain data.
-            rows = json.loads(json.dumps(check_rows(args["agents"])))
-        except (CoachListError, OptionsError) as exc:
+        except OptionsError as exc:
             raise AnsibleActionFail(str(exc)) from exc
+        rows = plain_rows(args["agents"])
         prepared = self._on_machine(
             args,
             task_vars,
@@ -198,4 +195,4 @@ def _action(row: Row, key: dict[str, Any]) -> str:
 
 def _shown(row: Row) -> dict[str, Any]:
     shown = {field: row[field] for field in _FIELDS}
-    return shown | {"key_sha256": shown["key_sha256"][:_SHOWN_DIGITS]}
+    return shown | {"key_sha256": shown["key_sha256"][:SHOWN_DIGITS]}

@@ -15,8 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.claw.fleet.plugins.module_utils._coach_api import ApiError, Client, OptionsError
 from ansible_collections.claw.fleet.plugins.modules.gateway_token import ARGUMENT_SPEC
-
-_SHOWN_DIGITS = 12
+from ansible_collections.claw.fleet.plugins.plugin_utils.actions import diff_of_secret
 
 
 class ActionModule(ActionBase):
@@ -37,7 +36,8 @@ class ActionModule(ActionBase):
         self._play_context.no_log = self._connection._play_context.no_log = True
         prepared = self._step("prepare", args, task_vars)
         result |= {"changed": prepared["due"], "token_sha256": prepared["token_sha256"]}
-        result["diff"] = _diff(args["gateway"], prepared)
+        header = f"token of gateway {args['gateway']}"
+        result["diff"] = diff_of_secret(header, prepared["token_sha256"], prepared["due"])
         if self._task.check_mode:
             return result
         while prepared["due"]:
@@ -86,10 +86,3 @@ def _announce(client: Client, name: str, token: str) -> bool:
             "Its app has to know next_token and next_token_sha256, as the reference coach list does."
         )
     return True
-
-
-def _diff(name: str, prepared: dict[str, Any]) -> dict[str, Any]:
-    header = f"token of gateway {name}"
-    before = f"{prepared['token_sha256'][:_SHOWN_DIGITS]}\n"
-    after = "another\n" if prepared["due"] else before
-    return {"before_header": header, "after_header": header, "before": before, "after": after}

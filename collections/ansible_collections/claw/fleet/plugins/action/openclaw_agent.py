@@ -9,7 +9,6 @@ fault of the templates themselves stops everything; one that comes from a coach'
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,14 +19,13 @@ from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 from ansible_collections.claw.fleet.plugins.module_utils._coach import (
     FIELDS,
-    CoachListError,
     Row,
-    check_rows,
     error,
     has_error,
 )
 from ansible_collections.claw.fleet.plugins.module_utils._workspace import refuse_dest
 from ansible_collections.claw.fleet.plugins.modules.openclaw_agent import ARGUMENT_SPEC
+from ansible_collections.claw.fleet.plugins.plugin_utils.actions import plain_rows
 from jinja2 import Environment, TemplateNotFound, TemplateSyntaxError
 
 # As ansible.builtin.template has them.
@@ -56,11 +54,7 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = self.validate_argument_spec(ARGUMENT_SPEC)[1]
-        try:
-            # Through JSON: what comes out is plain text, which Ansible never takes for a template.
-            rows: list[Row] = json.loads(json.dumps(check_rows(args["agents"])))
-        except CoachListError as exc:
-            raise AnsibleActionFail(str(exc)) from exc
+        rows = plain_rows(args["agents"])
         _refuse_dests(args["workspace_files"])
         paths = [Path(self._loader.path_dwim(path)) for path in args["template_paths"]]
         templates = [self._find(file, paths) for file in args["workspace_files"]]

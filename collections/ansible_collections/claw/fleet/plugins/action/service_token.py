@@ -21,10 +21,10 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.claw.fleet.plugins.module_utils import _durable
 from ansible_collections.claw.fleet.plugins.module_utils._coach_api import ApiError, Client, OptionsError
 from ansible_collections.claw.fleet.plugins.modules.service_token import ARGUMENT_SPEC
+from ansible_collections.claw.fleet.plugins.plugin_utils.actions import diff_of_secret
 
 _BYTES = 32
 _DAY_SECONDS = 86400
-_SHOWN_DIGITS = 12
 
 
 class ActionModule(ActionBase):
@@ -134,13 +134,10 @@ class _Rotation:
         return Client.of({**self.args, "api_token": token})
 
     def _told(self, due: bool) -> dict[str, Any]:
-        header = f"service token in {self.path}"
-        before = f"{_hash(self.before)[:_SHOWN_DIGITS]}\n"
-        after = "another\n" if due else before
         return {
             "changed": due,
             "token_sha256": _hash(_read(self.path)),
-            "diff": {"before_header": header, "after_header": header, "before": before, "after": after},
+            "diff": diff_of_secret(f"service token in {self.path}", _hash(self.before), due),
         }
 
 
