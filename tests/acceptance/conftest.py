@@ -11,6 +11,7 @@ import yaml
 
 from .faults import Behind, FaultyList
 from .fleet import API, INVENTORY, ROOT, Fleet
+from .kills import Machine, Say
 
 STATE = Path(os.environ.get("CLAW_ACCEPTANCE_STATE") or ROOT / ".cache" / "bench" / "acceptance")
 KEEP = "CLAW_ACCEPTANCE_KEEP"
@@ -34,6 +35,24 @@ def first_up() -> Iterator[tuple[Fleet, str]]:
 def fleet(first_up: tuple[Fleet, str]) -> Fleet:
     """The fleet."""
     return first_up[0]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Tell the person who runs the tests, at once."""
+
+    def tell(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n{text}", end="", flush=True)
+
+    return tell
+
+
+@pytest.fixture(scope="module")
+def machine(fleet: Fleet) -> Iterator[Machine]:
+    """The machine with strace on it; nothing of ours is left there afterwards, but strace."""
+    with Machine(fleet) as machine:
+        yield machine
 
 
 @pytest.fixture

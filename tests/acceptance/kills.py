@@ -27,6 +27,7 @@ import os
 import random
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ SOAK = os.environ.get("CLAW_SOAK") == "all"
 SEED = os.environ.get("CLAW_SEED") or (str(secrets.randbelow(10**6)) if SOAK else "1")
 """What the samples are drawn by. The same in every `make test`, so that a change is judged by what it changes."""
 FROM = os.environ.get("CLAW_SOAK_FROM", "")
-"""NAME:N to begin the sweep of that name at its N-th round, and to leave out those before it."""
+"""NAME:N to go on with the sweep of that name at its N-th round; those that run before it are left out."""
 
 # What repeats while something is waited for comes last, so that a round's number means the same in every run.
 CALLS = (
@@ -58,6 +59,7 @@ ERRORS = {
     "EIO": ("write", "fsync", "fdatasync", "rename", "renameat", "renameat2"),
 }
 WORDS = {"ENOSPC": "No space left on device", "EIO": "Input/output error"}
+Say = Callable[[str], None]
 _KILLED = 128 + signal.SIGKILL
 _PLACE = "/root/kills"
 _OURS = ("/etc/claw/", "/var/lib/claw/")
@@ -168,7 +170,7 @@ class Machine:
         self.fleet.sh(f"rm -rf {_PLACE}")
 
     @property
-    def variables(self) -> dict[str, str]:
+    def variables(self) -> dict[str, Any]:
         """What makes a play use our interpreter."""
         return {"ansible_python_interpreter": f"{_PLACE}/python"}
 
@@ -237,6 +239,18 @@ class Step:
     """What it does undisturbed, as strace saw it."""
 
 
+_waiting = [FROM.partition(":")[0]] if SOAK and FROM else []
+"""The sweep that is to be gone on with, until it is met."""
+
+
+def first_round(name: str) -> int | None:
+    """The round at which the sweep of this name begins; None if it was before the one to be gone on with."""
+    if name not in _waiting:
+        return None if _waiting else 1
+    _waiting.clear()
+    return int(FROM.partition(":")[2] or 1)
+
+
 def survey(machine: Machine, steps: list[Step]) -> None:
     """Have the calls of all steps: go round once, undisturbed, where they are not known."""
     if all(step.calls for step in steps):
@@ -248,13 +262,59 @@ def survey(machine: Machine, steps: list[Step]) -> None:
         step.calls = run.calls
 
 
+@dataclass
+class Striker:
+    """Runs a step at a point; then again, which makes it good; then once more, which finds nothing to do."""
+
+    machine: Machine
+    gateway: str
+    look: Callable[[Step], dict[str, Any]]
+    """Looks whether all holds that must hold after this step; what there is on the gateway."""
+
+    def kill(self, step: Step, point: Point | None) -> bool:
+        """Kill the step's process at the point."""
+        step.prepare()
+        arguments = step.arguments()
+        run = self.machine.replay(step.module, arguments, point.options if point else ())
+        where = f"{step.name} {point}: {run}"
+        assert run.killed or (run.rc == 0 and not run.reasons), where
+        pends = run.killed and step.name.endswith("pending")
+        pending = self.machine.probe(self.gateway)["pending"] if pends else {}
+        found = self._make_good(step, arguments, where)
+        for name in pending.keys() & found["pending"].keys():
+            assert found["pending"][name] == pending[name], f"a retry made another secret: {where}"
+        return run.killed
+
+    def fail(self, step: Step, point: Point | None) -> bool:
+        """Have the call at the point fail."""
+        step.prepare()
+        arguments, before = step.arguments(), self.machine.probe(self.gateway)
+        run = self.machine.replay(step.module, arguments, point.options if point else ())
+        where = f"{step.name} {point}: {run}"
+        assert "Traceback" not in run.said and "exception" not in run.result, where
+        assert run.rc == 0 or run.hit, where
+        between = self.machine.probe(self.gateway)
+        if run.reasons:
+            assert point and WORDS[point.error] in run.reasons, where
+            assert any(place in run.reasons for place in _OURS), where
+        assert between["served"] == between["roster"], f"what is served is not what is written: {where}"
+        after = self._make_good(step, arguments, where)
+        assert between["roster"] in (before["roster"], after["roster"]), where
+        return run.hit
+
+    def _make_good(self, step: Step, arguments: dict[str, Any], where: str) -> dict[str, Any]:
+        rerun = self.machine.replay(step.module, arguments)
+        assert rerun.rc == 0 and not rerun.reasons, f"{where}; then {rerun}"
+        again = self.machine.replay(step.module, (step.again or step.arguments)())
+        assert again.rc == 0 and not again.reasons, f"{where}; then {again}"
+        assert again.result["changed"] is False, f"{where}; then {again}"
+        return self.look(step)
+
+
 class Sweep:
-    """Steps that lead in a circle, each to be hit at each of its points, one a round.
+    """Steps that lead in a circle, each to be hit at each of its points, one a round."""
 
-    The sweeps of a file run in the order of their names.
-    """
-
-    def __init__(self, name: str, machine: Machine, steps: list[Step], say: Callable[[str], None]) -> None:
+    def __init__(self, name: str, machine: Machine, steps: list[Step], say: Say) -> None:
         self.name = name
         self.steps = steps
         self._machine = machine
@@ -264,17 +324,13 @@ class Sweep:
         self, strike: Callable[[Step, Point | None], bool], *, samples: int, errors: bool = False
     ) -> None:
         """Go round: ``strike`` runs a step at a point, or undisturbed, and says whether it was hit."""
-        begin, _colon, first = FROM.partition(":")
-        if SOAK and self.name < begin:
+        begin = first_round(self.name)
+        if begin is None:
             return
         survey(self._machine, self.steps)
         points = [points_of(step.calls, errors) for step in self.steps]
         hits = [0 for _step in self.steps]
-        chosen = (
-            _all(points, int(first or 1) if self.name == begin else 1)
-            if SOAK
-            else self._sample(points, samples)
-        )
+        chosen = _all(points, begin) if SOAK else self._sample(points, samples)
         for number, aims in chosen:
             for index, (step, point) in enumerate(zip(self.steps, aims, strict=True)):
                 if not strike(step, point) or point is None:
@@ -348,6 +404,53 @@ class Controller:
             rc = strace.wait(60)
             output.seek(0)
             return None if seen == end_at else rc, seen, output.read() + last
+
+
+class Inventory:
+    """ansible-inventory on this side, with a cache of its own, which is all that it writes but what is Ansible's."""
+
+    CALLS = ("mkdir", "openat", "write", "rename", "chmod")
+
+    def __init__(self, fleet: Fleet, place: Path) -> None:
+        self._cache = place / "cache"
+        self._log = place / "strace.log"
+        self._strace = program("strace", "strace")
+        self._environment = {
+            **fleet.environment,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_INVENTORY_CACHE": "1",
+            "ANSIBLE_INVENTORY_CACHE_PLUGIN": "ansible.builtin.jsonfile",
+            "ANSIBLE_INVENTORY_CACHE_CONNECTION": str(self._cache),
+        }
+
+    def points(self) -> list[Point]:
+        """Where a first read writes: to be killed there, or to fail."""
+        self.forget()
+        counted: dict[str, int] = {}
+        found = []
+        for line in self.read("-e", "trace=" + ",".join(self.CALLS)).calls:
+            call = line.partition("(")[0]
+            counted[call] = number = counted.get(call, 0) + 1
+            if str(self._cache) in line and (call != "openat" or "O_CREAT" in line):
+                found += [Point(call, number, error, line) for error in ("", "ENOSPC", "EIO")]
+        return found
+
+    def forget(self) -> None:
+        """Have no cache."""
+        shutil.rmtree(self._cache, ignore_errors=True)
+
+    def read(self, *options: str) -> Run:
+        """Read the inventory; its result is what Ansible makes of it."""
+        command = [self._strace, "-qq", "-y", "-o", str(self._log), *options] if options else []
+        command += [str(Path(sys.executable).with_name("ansible-inventory")), "-i", str(INVENTORY), "--list"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self._environment, text=True, capture_output=True, check=False
+        )
+        result = json.loads(done.stdout) if done.returncode == 0 else {}
+        # strace ends as what it has traced did.
+        killed = done.returncode == -signal.SIGKILL
+        rc = _KILLED if killed else done.returncode
+        return Run(rc, result, done.stderr, self._log.read_text().splitlines() if options else [])
 
 
 def _end_all(strace: subprocess.Popen[bytes]) -> None:

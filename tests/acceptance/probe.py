@@ -30,7 +30,9 @@ def main(name: str) -> dict[str, Any]:
         "workspaces": _names(state / "workspaces"),
         "removing": sorted(json.loads(manifest.read_text())["removing"] if manifest.exists() else {}),
         "keys": _keys(state / "credentials", ".credentials.json"),
-        "pending": _keys(state / "credentials", ".credentials.json.pending"),
+        "pending": _keys(state / "credentials", ".credentials.json.pending")
+        | _secrets(state, "token.pending"),
+        "secrets": _secrets(state, "token", "token.former", "provider-*.key"),
         "temporary": sorted(
             str(path)
             for top in (state, config)
@@ -74,6 +76,16 @@ def _keys(directory: Path, file: str) -> dict[str, dict[str, str]]:
         content = json.loads(path.read_text())
         digest = hashlib.sha256(content["api_key"].encode()).hexdigest()
         found[path.parent.name] = {"key_id": content["key_id"], "sha256": digest}
+    return found
+
+
+def _secrets(state: Path, *patterns: str) -> dict[str, dict[str, str]]:
+    """The hash of each secret of the gateway's own, and whose its file is."""
+    found = {}
+    for path in (path for pattern in patterns for path in state.glob(pattern)):
+        told = path.lstat()
+        rights = f"{pwd.getpwuid(told.st_uid).pw_name} {oct(told.st_mode)}"
+        found[path.name] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "rights": rights}
     return found
 
 

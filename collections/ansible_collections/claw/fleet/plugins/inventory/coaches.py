@@ -233,6 +233,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             return self._cache[self.get_cache_key(path)] if self.get_option("cache") else None
         except KeyError:
             return None
+        except AnsibleError as exc:
+            # A disk that was full leaves half a file. Without it this run only costs what the first one did.
+            self.display.warning(f"What was read of the list is not in the cache any more: {exc}")
+            return None
 
     def _filters(self) -> dict[str, Any]:
         filters: dict[str, Any] = self.get_option("filters")

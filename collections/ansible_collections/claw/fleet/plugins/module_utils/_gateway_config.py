@@ -112,6 +112,17 @@ class ConfigFile:
         began = time.time()
         try:
             self._restart(new)
+        except _durable.DurableError as error:
+            # The disk did not take the new one, and the gateway is stopped for it.
+            if old is None:
+                raise
+            try:
+                self._restart(None)
+            except GatewayError as second:
+                raise GatewayError(
+                    f"{error}. With the config it had it does not come up: {second}"
+                ) from error
+            raise GatewayError(f"The gateway runs with the config it had: {error}") from error
         except GatewayError as error:
             failure = f"{error}. It said:\n{self.gateway.words(began)}"
             if good is None or good.encode() == (old if new is None else new):

@@ -249,6 +249,22 @@ def test_an_unchanged_list_costs_one_request_and_keeps_its_age(
     assert "coaches_list" not in json.dumps(failed)
 
 
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_cache_that_the_disk_cut_short_is_read_anew(
+    ansible: Ansible, coach_list: CoachList, left: int
+) -> None:
+    source(ansible, cache=True, cache_plugin="ansible.builtin.jsonfile", cache_connection="cache")
+    coach_list.add(row(1))
+    first = ansible.inventory(*SOURCES)[0]
+    [kept] = (ansible.directory / "cache").iterdir()
+    os.truncate(kept, left)
+    again, said = ansible.inventory(*SOURCES)
+    assert again == first
+    assert "is not in the cache any more" in said
+    assert ansible.inventory(*SOURCES)[0] == first
+    assert "If-None-Match" in coach_list.headers[-1]
+
+
 def test_an_empty_list_removes_nobody_and_is_told(ansible: Ansible, coach_list: CoachList) -> None:
     source(ansible, cache=True, cache_plugin="ansible.builtin.jsonfile", cache_connection="cache")
     coach_list.add(settled(1, "gw-a"), row(2))

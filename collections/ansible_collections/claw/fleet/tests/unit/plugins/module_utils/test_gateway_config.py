@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.claw.fleet.plugins.module_utils import _gateway_config
+from ansible_collections.claw.fleet.plugins.module_utils import _durable, _gateway_config
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError
 from ansible_collections.claw.fleet.plugins.module_utils._gateway_config import ConfigChange, ConfigFile
 from ansible_collections.claw.fleet.plugins.module_utils._gateway_secrets import MARK
@@ -147,6 +147,23 @@ def test_a_config_that_does_not_come_up_is_put_back(gateway: OfflineGateway, mac
     assert held(gateway) == machine.runs_with == {"a": 1}
     assert apply(gateway, {"a": 1}).changed is False
     assert apply(gateway, {"a": 2}).after == {"a": 2}
+
+
+def test_a_config_that_the_disk_does_not_take_leaves_the_gateway_running(
+    gateway: OfflineGateway, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(gateway, {"a": 1})
+    write = _durable.write
+
+    def full(path: Any, *args: Any, **more: Any) -> None:
+        if str(path) == gateway.config:
+            raise _durable.DurableError(f"cannot write {path}: No space left on device")
+        write(path, *args, **more)
+
+    monkeypatch.setattr(_durable, "write", full)
+    with pytest.raises(GatewayError, match=r"runs with the config it had: cannot write .*No space left"):
+        apply(gateway, {"a": 2})
+    assert held(gateway) == machine.runs_with == {"a": 1}
 
 
 def test_a_start_that_was_too_slow_for_openclaw_is_tried_once_more(
