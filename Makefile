@@ -50,7 +50,7 @@ types: $(STAMP)
 	@mypy --no-error-summary
 
 unit: $(STAMP)
-	@pytest -q -n 2 tests/unit tests/coachlist tests/bench $(COLLECTION)/tests/unit
+	@pytest -q -n 2 tests/unit tests/coachlist tests/bench tests/cli $(COLLECTION)/tests/unit
 
 sanity: $(STAMP) ## ansible-test sanity and units, in environments of their own
 	@tests/ansible-test sanity

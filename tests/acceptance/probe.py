@@ -26,7 +26,7 @@ def main(name: str) -> dict[str, Any]:
     return {
         "pid": _unit(gateway["unit"]),
         "roster": json.loads(Path(gateway["roster"]).read_text()),
-        "served": _served(gateway["port"], (state / "token").read_text().strip()),
+        "served": _served(gateway["port"], state),
         "workspaces": _names(state / "workspaces"),
         "removing": sorted(json.loads(manifest.read_text())["removing"] if manifest.exists() else {}),
         "keys": _keys(state / "credentials", ".credentials.json"),
@@ -48,21 +48,31 @@ def _unit(unit: str) -> str:
     return subprocess.run(command, text=True, capture_output=True, check=True).stdout.strip()
 
 
-def _served(port: int, token: str) -> dict[str, Any]:
+def _served(port: int, state: Path) -> dict[str, Any]:
     """The entries that the running gateway read from its roster and has applied."""
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/api/v1/admin/rpc",
-        json.dumps({"method": "config.get", "params": {}}).encode(),
-        {"authorization": f"Bearer {token}", "content-type": "application/json"},
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=60) as answer:
-        found = json.load(answer)["payload"]
+    try:
+        found = _config(port, state / "token")
+    except urllib.error.HTTPError:
+        # Its token is being changed, and it has not read the new one yet.
+        found = _config(port, state / "token.former")
     if not found["valid"] or found["configRevisionHash"] != found["appliedConfigHash"]:
         return {"not applied": found.get("issues")}
     own = found["parsed"]["agents"]["entries"]
     entries = found["sourceConfig"]["agents"]["entries"]
     return {name: entry for name, entry in entries.items() if name not in own}
+
+
+def _config(port: int, token: Path) -> dict[str, Any]:
+    """What the running gateway tells of its config."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/v1/admin/rpc",
+        json.dumps({"method": "config.get", "params": {}}).encode(),
+        {"authorization": f"Bearer {token.read_text().strip()}", "content-type": "application/json"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=60) as answer:
+        found: dict[str, Any] = json.load(answer)["payload"]
+        return found
 
 
 def _names(directory: Path) -> list[str]:

@@ -1,0 +1,153 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's part of claw.fleet.sandbox_image: the app's document, and the command line that is made of it.
+
+The machine is asked first. Nothing is made or sent where it has an image of these inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import re
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.claw.fleet.plugins.module_utils._image import Base, digest
+from ansible_collections.claw.fleet.plugins.modules.sandbox_image import ARGUMENT_SPEC
+from ansible_collections.claw.fleet.plugins.plugin_utils import cli, openapi
+
+_FILES = Path(__file__).resolve().parents[2] / "roles" / "sandbox" / "files"
+_RUNTIME = _FILES / "cli" / "coachcli"
+_RECIPE = _FILES / "image"
+_ENTRY = "command.py"
+# Isolated: neither the environment nor the directory it is called in change what it loads.
+_SHEBANG = b"#!/usr/bin/python3 -I\n"
+_COMMAND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_BY_DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
+
+
+class ActionModule(ActionBase):
+    """Judge the document, ask the machine, and ship the build's files to it if it has no such image."""
+
+    TRANSFERS_FILES = True
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        args = self.validate_argument_spec(ARGUMENT_SPEC)[1]
+        _refuse(args)
+        settings = cli.Settings(args["command"], args["credentials"], args["proxy"])
+        try:
+            document = openapi.judge(
+                openapi.fetch(
+                    args["openapi"],
+                    token=args["openapi_token"],
+                    timeout=args["openapi_timeout"],
+                    ca_path=args["ca_path"],
+                ),
+                args["leave_out"],
+            )
+        except openapi.DocumentError as exc:
+            raise AnsibleActionFail(f"openapi {args['openapi']}: {exc}. No image was built.") from None
+        args |= {"inputs": _inputs(document, settings, args), "context": None, "openapi_token": None}
+        found = self._module(args, variables)
+        if found.get("failed") or found["present"] or self._task.check_mode:
+            return found
+        why = f"differs in {', '.join(found['differs'])}"
+        Display().display(
+            f"{variables.get('inventory_hostname')}: building {found['image']}, which {why} (minutes)"
+        )
+        with tempfile.TemporaryDirectory(prefix="claw-image-") as place:
+            try:
+                cli.make(document, settings, _RUNTIME, Path(place))
+            except openapi.DocumentError as exc:
+                raise AnsibleActionFail(f"openapi {args['openapi']}: {exc}. No image was built.") from None
+            archive = Path(place) / "context.tar"
+            archive.write_bytes(_context(Path(place) / "coachcli", args["command"]))
+            directory = self._make_tmp_path()
+            try:
+                remote = self._connection._shell.join_path(directory, archive.name)
+                self._transfer_file(str(archive), remote)
+                return self._module({**args, "context": remote}, variables)
+            finally:
+                self._remove_tmp_path(directory, force=True)
+
+    def _module(self, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = self._execute_module(
+            module_name="claw.fleet.sandbox_image", module_args=args, task_vars=variables
+        )
+        return found
+
+
+def _refuse(args: dict[str, Any]) -> None:
+    if not _COMMAND.fullmatch(args["command"]):
+        raise AnsibleActionFail(
+            f"command is {args['command']!r}; it must be a plain name of small letters, digits, - and _"
+        )
+    image = args["base"]["image"]
+    if image and not _BY_DIGEST.fullmatch(image):
+        raise AnsibleActionFail(
+            f"base.image is {image!r}; name it by its digest (NAME@sha256:...), for a tag may mean another image tomorrow"
+        )
+    if args["keep"] < 0:
+        raise AnsibleActionFail(f"keep is {args['keep']}; it must be 0 or more")
+
+
+def _inputs(document: openapi.Document, settings: cli.Settings, args: dict[str, Any]) -> dict[str, str]:
+    """The digest of everything that makes an image another."""
+    return {
+        "base": digest(Base(**args["base"]).recipe),
+        "command": digest([settings.name, settings.credentials, settings.proxy, _tree(_RUNTIME)]),
+        "document": digest(document.source),
+        "generator": digest(_generator()),
+        "recipe": digest(_tree(_RECIPE)),
+    }
+
+
+def _generator() -> str:
+    """The version of what generates the client."""
+    try:
+        return importlib.metadata.version(cli.GENERATOR)
+    except importlib.metadata.PackageNotFoundError as exc:
+        raise AnsibleActionFail(
+            f"The Python package {cli.GENERATOR} is missing on the controller; install it beside ansible-core."
+        ) from exc
+
+
+def _tree(place: Path) -> dict[str, str]:
+    """The digest of each file below a directory."""
+    return {
+        str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(place.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def _context(package: Path, command: str) -> bytes:
+    """What is sent to the build: the recipe, the package, and the command that starts it."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for place, prefix in ((_RECIPE, ""), (package, "coachcli/")):
+            for path in sorted(place.rglob("*")):
+                if path.is_file() and "__pycache__" not in path.parts:
+                    name, data = f"{prefix}{path.relative_to(place)}", path.read_bytes()
+                    if name == _ENTRY:
+                        name, data = f"bin/{command}", _SHEBANG + data
+                    _add(tar, name, data)
+    return archive.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(data), 0o755 if name.startswith("bin/") else 0o644
+    tar.addfile(entry, io.BytesIO(data))

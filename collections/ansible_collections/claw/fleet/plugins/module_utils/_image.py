@@ -1,0 +1,251 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The images of sandboxes in a container engine, named by what they were made of.
+
+PRIVATE to claw.fleet: may change at any time.
+
+An image's tag is the digest of its inputs, and its label ``claw.fleet.inputs`` has the digest of each, so what is there
+is never built again, and of what is not it can be told which input differs. A tag is given once and for all: a build
+that fails, or that does not start, leaves no name behind.
+
+It needs the Docker SDK for Python on the machine, 5.0 or later (Debian: python3-docker).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import subprocess
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+try:
+    import docker
+    import docker.errors
+except ImportError:
+    SDK_MISSING: str | None = traceback.format_exc()
+else:
+    SDK_MISSING = None
+
+INPUTS = "claw.fleet.inputs"
+_BASE = "claw.fleet.base"
+_DIGITS = 16
+_PING_SECONDS = 60
+_BUILD_SECONDS = 1800
+_BOOTSTRAP_SECONDS = 1800
+_WORDS = 1500
+
+
+class ImageError(Exception):
+    """What cannot be done with images; str() says what happened and what to do."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """What images begin with: an image of a registry, by its digest, or Debian's packages."""
+
+    image: str
+    suite: str
+    mirror: str
+    packages: Sequence[str]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What tells this base from another."""
+        if self.image:
+            return {"image": self.image, "packages": list(self.packages)}
+        return {"suite": self.suite, "mirror": self.mirror, "packages": list(self.packages)}
+
+
+def digest(value: Any) -> str:
+    """The digest of something that is JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def tag_of(inputs: Mapping[str, str]) -> str:
+    """The tag of an image with these inputs."""
+    return digest(dict(inputs))[:_DIGITS]
+
+
+class Images:
+    """The images of one name in one engine."""
+
+    def __init__(self, name: str, docker_host: str) -> None:
+        """Raises ImageError where no engine answers."""
+        self.name = name
+        try:
+            self._client = docker.DockerClient(base_url=docker_host, timeout=_PING_SECONDS)
+            self._client.ping()
+        except (docker.errors.DockerException, OSError) as error:
+            raise ImageError(_unreachable(docker_host, error)) from error
+
+    def find(self, tag: str) -> Any | None:
+        """The image with this tag, if it is there."""
+        with self._engine("look for the image"):
+            try:
+                return self._client.images.get(f"{self.name}:{tag}")
+            except docker.errors.ImageNotFound:
+                return None
+
+    def newest(self) -> Any | None:
+        """The image that was made last."""
+        return next(iter(self._all()), None)
+
+    def build(self, context: Path, inputs: Mapping[str, str], base: Base, proof: Sequence[str]) -> Any:
+        """Build from a context (tar), prove that it starts, and only then give it its tag."""
+        begins_with = base.image or self._bootstrapped(base)
+        labels = {INPUTS: json.dumps(dict(inputs), sort_keys=True)}
+        arguments = {"BASE": begins_with, "PACKAGES": " ".join(base.packages) if base.image else ""}
+        said: list[str] = []
+        found = ""
+        with self._engine("build the image"), context.open("rb") as file:
+            self._client.api.timeout = _BUILD_SECONDS
+            for step in self._client.api.build(
+                fileobj=file,
+                custom_context=True,
+                buildargs=arguments,
+                labels=labels,
+                # Of Debian's packages nothing is fetched any more.
+                network_mode=None if base.image else "none",
+                rm=True,
+                forcerm=True,
+                decode=True,
+            ):
+                said.append(str(step.get("stream") or step.get("status") or ""))
+                found = (step.get("aux") or {}).get("ID") or found
+                if "error" in step:
+                    raise ImageError(f"the build failed: {step['error'].strip()} After:\n{_tail(said)}")
+        if not found:
+            raise ImageError(f"the build made no image. It said:\n{_tail(said)}")
+        image = self._client.images.get(found)
+        self._prove(image, proof)
+        with self._engine("name the image"):
+            image.tag(self.name, tag_of(inputs))
+        self._forget_bases_but(begins_with)
+        return image
+
+    def prune(self, keep: int, current: str, *, check: bool) -> list[str]:
+        """Remove what no container uses but the newest ``keep`` before the current; their tags."""
+        with self._engine("look for images that are used"):
+            used = {
+                container.attrs["Image"]
+                for container in self._client.containers.list(all=True, ignore_removed=True)
+            }
+        former = [image for image in self._all() if image.id != current]
+        gone: list[str] = []
+        for image in former[keep:]:
+            tags = [tag for tag in image.tags if tag.startswith(f"{self.name}:")]
+            if image.id in used:
+                continue
+            gone += tags
+            if not check:
+                with self._engine(f"remove {tags[0]}"):
+                    for tag in tags:
+                        self._client.images.remove(tag)
+        return gone
+
+    def _all(self) -> list[Any]:
+        """The images of this name, the newest first."""
+        with self._engine("list the images"):
+            found = self._client.images.list(self.name, filters={"label": INPUTS})
+        return sorted(found, key=lambda image: str(image.attrs["Created"]), reverse=True)
+
+    def _prove(self, image: Any, command: Sequence[str]) -> None:
+        """Have the command run in it as a sandbox does, without a network and with nothing to write on."""
+        try:
+            self._client.containers.run(
+                image.id,
+                list(command),
+                network_disabled=True,
+                read_only=True,
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                remove=True,
+            )
+        except (docker.errors.DockerException, OSError) as error:
+            with contextlib.suppress(docker.errors.DockerException):
+                self._client.images.remove(image.id, force=True)
+            words = getattr(error, "stderr", None) or str(error)
+            words = words.decode(errors="replace") if isinstance(words, bytes) else words
+            raise ImageError(
+                f"the image was built, but `{' '.join(command)}` fails in it: {words.strip()[-_WORDS:]}"
+            ) from error
+
+    def _bootstrapped(self, base: Base) -> str:
+        """The name of an image of Debian's packages, made now if it is not there."""
+        made = f"{self.name}-base:{digest(base.recipe)[:_DIGITS]}"
+        with self._engine("look for the base"):
+            try:
+                self._client.images.get(made)
+                return made
+            except docker.errors.ImageNotFound:
+                pass
+        program = shutil.which("mmdebstrap")
+        if program is None:
+            raise ImageError("mmdebstrap is missing on the machine: apt-get install mmdebstrap")
+        # Beyond /tmp, which may be memory: this is some 200 MB.
+        with tempfile.TemporaryDirectory(prefix="claw-base-", dir="/var/tmp") as place:
+            tree = Path(place) / "root.tar"
+            command = [program, "--quiet", "--variant=minbase", f"--include={','.join(base.packages)}"]
+            hook = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
+            command += [f"--hook-dir={hook}"] if hook.is_dir() else []
+            command += [base.suite, str(tree), *([base.mirror] if base.mirror else [])]
+            _run(command)
+            with self._engine("import the base"):
+                repository, _colon, tag = made.partition(":")
+                self._client.api.timeout = _BUILD_SECONDS
+                self._client.api.import_image(
+                    src=str(tree), repository=repository, tag=tag, changes=[f"LABEL {_BASE}={tag}"]
+                )
+        return made
+
+    def _forget_bases_but(self, current: str) -> None:
+        """Take their names off the bases of former images, which have all of their layers by themselves."""
+        with self._engine("remove a former base"):
+            for image in self._client.images.list(f"{self.name}-base"):
+                for tag in image.tags:
+                    if tag.startswith(f"{self.name}-base:") and tag != current:
+                        self._client.images.remove(tag)
+
+    @contextlib.contextmanager
+    def _engine(self, deed: str) -> Iterator[None]:
+        try:
+            yield
+        except (docker.errors.DockerException, OSError) as error:
+            raise ImageError(f"the container engine could not {deed}: {error}") from error
+
+
+def _run(command: Sequence[str]) -> None:
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_BOOTSTRAP_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ImageError(f"cannot run {command[0]}: {error}") from error
+    if done.returncode != 0:
+        raise ImageError(
+            f"Debian's packages make no base, {command[0]} failed: {done.stderr.strip()[-_WORDS:]}"
+        )
+
+
+def _unreachable(where: str, error: Exception) -> str:
+    words = str(error)
+    if "Permission denied" in words:
+        return f"the container engine at {where} refuses this user: become root, or name another docker_host"
+    return f"no container engine answers at {where} ({words}): install or start one, or name its docker_host"
+
+
+def _tail(said: Sequence[str]) -> str:
+    return "".join(said).strip()[-_WORDS:]

@@ -1,0 +1,201 @@
+"""The image of sandboxes, in a real engine, with a command line made of the real app's document."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from clawbench.shell import docker, program
+
+from .fleet import API, Fleet, Play
+
+NAME = "claw-test-sandbox"
+BASES = f"{NAME}-base"
+TASK = "The sandboxes' image is there"
+ANNA, BEN = "coach-anna", "coach-ben"
+
+
+class Sandboxes:
+    """The role on this machine, and what it left in its engine."""
+
+    def __init__(self, fleet: Fleet, place: Path) -> None:
+        self.fleet = fleet
+        self.place = place
+        self.document = place / "openapi.json"
+        headers = {"Accept": "application/json"}
+        url = f"{fleet.coach_list.url}{API}/schema/"
+        self.source: dict[str, Any] = (
+            httpx.get(url, headers=headers, trust_env=False).raise_for_status().json()
+        )
+        self.write(self.source)
+        task = {"ansible.builtin.include_role": {"name": "claw.fleet.sandbox"}}
+        play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}
+        (place / "sandbox.yml").write_text(json.dumps([play]))
+
+    def write(self, source: dict[str, Any]) -> None:
+        """Have this document."""
+        self.document.write_text(json.dumps(source))
+
+    def play(self, *words: str, **options: Any) -> Play:
+        """Run the role."""
+        given = {"sandbox_openapi": str(self.document), "sandbox_image_name": NAME, **options}
+        return self.fleet.play(
+            str(self.place / "sandbox.yml"), *words, ansible_python_interpreter=sys.executable, **given
+        )
+
+    def built(self, **options: Any) -> dict[str, Any]:
+        """The result of a run that has to succeed."""
+        play = self.play(**options)
+        assert play.rc == 0, play.output
+        return play.result("localhost", TASK)
+
+    def tags(self, name: str = NAME) -> set[str]:
+        """The images that there are."""
+        return set(docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", name).split())
+
+    def run(self, image: str, *words: str, coach: str = "") -> subprocess.CompletedProcess[str]:
+        """Run something in a sandbox of this image, as the machine runs them; with a coach's key."""
+        options = ["--rm", "--read-only", "--cap-drop=ALL", "--network=none"]
+        if coach:
+            directory = self.place / coach
+            directory.mkdir(exist_ok=True)
+            (directory / ".credentials.json").write_text(json.dumps(self.fleet.credentials(coach)))
+            options[-1] = f"--network={self.fleet.bench.network}"
+            options.append(f"--volume={directory}:/run/credentials:ro")
+        command = ["docker", "run", *options, image, *words]
+        return subprocess.run(command, text=True, capture_output=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def sandboxes(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandboxes]:
+    """None at first, and none afterwards."""
+    program("mmdebstrap", "mmdebstrap")
+    for coach in (ANNA, BEN):
+        fleet.orm(
+            f"CompanionProfile.objects.get(agent_id={coach!r}).clients.get_or_create(name='A client of {coach}')"
+        )
+    yield Sandboxes(fleet, tmp_path_factory.mktemp("sandboxes"))
+    for name in (NAME, BASES):
+        if images := docker("image", "ls", "--quiet", name).split():
+            docker("image", "rm", "--force", *set(images))
+
+
+@pytest.fixture(scope="module")
+def image(sandboxes: Sandboxes) -> str:
+    """The first image, which was predicted."""
+    predicted = sandboxes.play("--check", "--diff")
+    assert predicted.rc == 0 and len(predicted.changed) == 1, predicted.output
+    told = predicted.result("localhost", TASK)
+    assert (told["present"], told["differs"]) == (
+        False,
+        ["base", "command", "document", "generator", "recipe"],
+    )
+    assert sandboxes.tags() == set()
+    built = sandboxes.built()
+    assert (built["changed"], built["image"], built["diff"]) == (True, told["image"], told["diff"])
+    assert sandboxes.tags() == {built["image"]}
+    return str(built["image"])
+
+
+def test_again_nothing_is_built(sandboxes: Sandboxes, image: str) -> None:
+    for words in ((), ("--check",)):
+        play = sandboxes.play(*words)
+        assert (play.rc, play.changed) == (0, []), play.output
+        told = play.result("localhost", TASK)
+        assert (told["image"], told["present"], told["differs"]) == (image, True, [])
+
+
+def test_its_user_is_nobody_and_its_command_asks_the_app(sandboxes: Sandboxes, image: str) -> None:
+    assert sandboxes.run(image, "id", "-u").stdout == "1000\n"
+    assert sandboxes.run(image, "touch", "/usr/local/bin/x").returncode != 0
+    for coach in (ANNA, BEN):
+        done = sandboxes.run(image, "journeyloop", "clients", "list", coach=coach)
+        assert done.returncode == 0, done.stderr
+        assert [row["name"] for row in json.loads(done.stdout)] == [f"A client of {coach}"]
+    without = sandboxes.run(image, "journeyloop", "clients", "list")
+    assert without.returncode == 5 and "the fleet has to provide it" in without.stderr
+
+
+def test_a_new_endpoint_is_a_new_verb_and_old_images_go_when_nobody_uses_them(
+    sandboxes: Sandboxes, image: str
+) -> None:
+    in_use = docker("run", "--detach", "--network=none", image).strip()
+    known, (base,) = [image], sandboxes.tags(BASES)
+    docker("tag", base, f"{BASES}:former")
+    try:
+        for number in (1, 2, 3):
+            paths = {**sandboxes.source["paths"]}
+            path = f"{API}/weather-{number}/"
+            paths[path] = {
+                "get": {"operationId": f"weather_day_{number}", "tags": ["weather"], "responses": {}}
+            }
+            sandboxes.write({**sandboxes.source, "paths": paths})
+            predicted = sandboxes.play("--check").result("localhost", TASK)
+            built = sandboxes.built()
+            assert built["differs"] == predicted["differs"] == ["document"]
+            assert predicted["removed"] == built["removed"] == ([known[1]] if number == 3 else [])
+            known.append(built["image"])
+            assert f"day-{number}" in sandboxes.run(built["image"], "journeyloop", "weather", "--help").stdout
+    finally:
+        docker("rm", "--force", in_use)
+    assert sandboxes.tags() == {known[0], known[2], known[3]}
+    assert sandboxes.tags(BASES) == {base}
+    # What was left for its container's sake goes now; and back to the first document is a build once more.
+    assert sandboxes.built()["removed"] == [known[0]]
+    sandboxes.write(sandboxes.source)
+    back = sandboxes.built()
+    assert (back["image"], back["changed"], back["removed"]) == (image, True, [known[2]])
+
+
+def test_an_image_that_was_removed_by_hand_is_built_again(sandboxes: Sandboxes, image: str) -> None:
+    docker("image", "rm", "--force", image)
+    assert sandboxes.built()["changed"] is True
+    assert image in sandboxes.tags()
+
+
+NOBODYS = f"127.0.0.1:9/debian@sha256:{'0' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"sandbox_docker_host": "unix:///run/nobody.sock"},
+            "no container engine answers at unix:///run/nobody.sock",
+        ),
+        ({"sandbox_base": {"image": "debian:12"}}, "name it by its digest (NAME@sha256:...)"),
+        ({"sandbox_base": {"image": NOBODYS}}, "the build failed: "),
+        ({"sandbox_base": {"packages": ["no-such-package"]}}, "Debian's packages make no base, "),
+        ({"sandbox_base": {"suite": "no-such-suite"}}, "Debian's packages make no base, "),
+        ({"sandbox_command": "../sh"}, "command is '../sh'; it must be a plain name"),
+        ({"sandbox_keep_images": -1}, "keep is -1; it must be 0 or more"),
+        (
+            {"sandbox_openapi": "/nonexistent/openapi.json"},
+            "the OpenAPI document /nonexistent/openapi.json cannot be read",
+        ),
+        ({"sandbox_openapi": "http://127.0.0.1:9/schema/"}, "http://127.0.0.1:9/schema/ cannot be read"),
+        ({"sandbox_openapi": "/dev/null"}, "openapi /dev/null: it is empty. No image was built."),
+        # Only what runs is proven: this base has Python, but nothing that the command line needs.
+        (
+            {"sandbox_base": {"packages": ["python3"]}},
+            "the image was built, but `journeyloop --help` fails in it",
+        ),
+    ],
+)
+def test_what_cannot_be_built_leaves_everything_as_it_was(
+    sandboxes: Sandboxes, image: str, options: dict[str, Any], words: str
+) -> None:
+    before = sandboxes.tags()
+    dangling = docker("image", "ls", "--quiet", "--filter", "label=claw.fleet.inputs")
+    play = sandboxes.play("--diff", **options)
+    assert play.rc != 0
+    assert words in " ".join(play.output.split()), play.output
+    assert sandboxes.tags() == before
+    assert docker("image", "ls", "--quiet", "--filter", "label=claw.fleet.inputs") == dangling
+    assert sandboxes.built()["changed"] is False

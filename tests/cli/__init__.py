@@ -1,0 +1,1 @@
+"""The coach's command line: made of documents, and run."""
