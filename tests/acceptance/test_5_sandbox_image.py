@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import httpx
 import pytest
 from clawbench.shell import docker, program
 
-from .fleet import API, Fleet, Play
+from .fleet import API, Fleet, Play, until
 
 NAME = "claw-test-sandbox"
 BASES = f"{NAME}-base"
@@ -122,6 +123,93 @@ def test_its_user_is_nobody_and_its_command_asks_the_app(sandboxes: Sandboxes, i
     assert without.returncode == 5 and "the fleet has to provide it" in without.stderr
 
 
+BEFORE = 'export PATH="${OPENCLAW_PREPEND_PATH}:$PATH"; unset OPENCLAW_PREPEND_PATH; '
+"""What OpenClaw puts before a line."""
+# A program that is not static says so at once where it is to load this.
+HOSTILE = (
+    "LD_PRELOAD=/nonexistent.so",
+    "LD_AUDIT=/nonexistent.so",
+    "PYTHONPATH=/workspace",
+    "PYTHONINSPECT=1",
+    "ENV=/x",
+)
+
+
+@pytest.fixture
+def running(sandboxes: Sandboxes, image: str) -> Iterator[Callable[[str], subprocess.CompletedProcess[str]]]:
+    """Executes a line in a running sandbox, as OpenClaw does for an agent; in the worst environment."""
+    container = docker("run", "--detach", "--read-only", "--cap-drop=ALL", "--network=none", image).strip()
+    environment = [f"--env={variable}" for variable in HOSTILE]
+
+    def execute(line: str) -> subprocess.CompletedProcess[str]:
+        command = ["docker", "exec", "-i", *environment, container, "/bin/sh", "-lc", line]
+        return subprocess.run(command, text=True, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+
+    yield execute
+    docker("rm", "--force", container)
+
+
+def test_an_agent_can_execute_the_command(running: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+    for line in ("journeyloop --help", f"{BEFORE}journeyloop --help"):
+        done = running(line)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "Exit status" in done.stdout
+    unknown = running("journeyloop clients search --q 'a; id $(id)' `id`")
+    assert unknown.returncode == 2 and "uid=" not in unknown.stdout + unknown.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "id",
+        f"{BEFORE}id",
+        "/bin/bash -c id",
+        "/usr/bin/dash -c id",
+        "busybox id",
+        "python3 -c 'import os; os.system(\"id\")'",
+        "journeyloop --help; id",
+        "journeyloop --help && id",
+        "journeyloop --help | cat",
+        "journeyloop --help > /workspace/x",
+        "journeyloop $(id)",
+        "journeyloop --help\nid",
+        "cat /run/credentials/.credentials.json",
+        "FOO=1 journeyloop --help",
+        "exec id",
+        "",
+    ],
+)
+def test_an_agent_can_execute_nothing_else(
+    running: Callable[[str], subprocess.CompletedProcess[str]], line: str
+) -> None:
+    done = running(line)
+    assert (done.returncode, done.stdout) == (126, "")
+    assert done.stderr.startswith("Only `journeyloop` can be executed here")
+
+
+def test_what_runs_is_found_by_openclaws_mark_and_files_by_a_real_shell(
+    sandboxes: Sandboxes, image: str
+) -> None:
+    """OpenClaw ends what it has started by looking for its mark with scripts of its own."""
+    address = httpx.URL((sandboxes.fleet.state / "coachlist.url-for-hosts").read_text().strip()).host
+    directory = sandboxes.place / "silent"
+    directory.mkdir()
+    with socket.create_server((address, 0)) as silent:
+        url = f"http://{address}:{silent.getsockname()[1]}{API}/"
+        (directory / ".credentials.json").write_text(json.dumps({"api_key": "x", "api_url": url}))
+        options = [f"--network={sandboxes.fleet.bench.network}", f"--volume={directory}:/run/credentials:ro"]
+        container = docker("run", "--detach", "--read-only", *options, image).strip()
+        try:
+            line = "journeyloop clients list"
+            docker("exec", "--detach", "--env=CODEX_SANDBOX_EXEC_ID=mark", container, "/bin/sh", "-lc", line)
+            script = "for file in /proc/[0-9]*/environ; do tr '\\0' '\\n' <$file; done; echo $1"
+            seen = ["exec", container, "sh", "-c", script, "openclaw-sandbox-fs", "given"]
+            until("the command to run", lambda: "CODEX_SANDBOX_EXEC_ID=mark" in docker(*seen).splitlines())
+            assert docker(*seen).splitlines()[-1] == "given"
+        finally:
+            docker("rm", "--force", container)
+
+
 def test_a_new_endpoint_is_a_new_verb_and_old_images_go_when_nobody_uses_them(
     sandboxes: Sandboxes, image: str
 ) -> None:
@@ -183,7 +271,7 @@ NOBODYS = f"127.0.0.1:9/debian@sha256:{'0' * 64}"
         ({"sandbox_openapi": "/dev/null"}, "openapi /dev/null: it is empty. No image was built."),
         # Only what runs is proven: this base has Python, but nothing that the command line needs.
         (
-            {"sandbox_base": {"packages": ["python3"]}},
+            {"sandbox_base": {"packages": ["busybox-static", "python3"]}},
             "the image was built, but `journeyloop --help` fails in it",
         ),
     ],

@@ -27,9 +27,12 @@ from ansible_collections.claw.fleet.plugins.plugin_utils import cli, openapi
 _FILES = Path(__file__).resolve().parents[2] / "roles" / "sandbox" / "files"
 _RUNTIME = _FILES / "cli" / "coachcli"
 _RECIPE = _FILES / "image"
-_ENTRY = "command.py"
-# Isolated: neither the environment nor the directory it is called in change what it loads.
-_SHEBANG = b"#!/usr/bin/python3 -I\n"
+# By their names in the role: where the image's recipe looks for them, and what interprets them, which no file of a
+# collection but a module may say of itself. Isolated (-I): Python takes nothing from its environment or directory.
+_PROGRAMS = {
+    "command.py": ("bin/{command}", b"#!/usr/bin/python3 -I\n"),
+    "shell.sh": ("sh", b"#!/usr/bin/busybox sh\n"),
+}
 _COMMAND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _BY_DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 
@@ -141,13 +144,12 @@ def _context(package: Path, command: str) -> bytes:
             for path in sorted(place.rglob("*")):
                 if path.is_file() and "__pycache__" not in path.parts:
                     name, data = f"{prefix}{path.relative_to(place)}", path.read_bytes()
-                    if name == _ENTRY:
-                        name, data = f"bin/{command}", _SHEBANG + data
-                    _add(tar, name, data)
+                    place_of, interpreter = _PROGRAMS.get(name, (name, b""))
+                    _add(tar, place_of.format(command=command), interpreter + data, program=bool(interpreter))
     return archive.getvalue()
 
 
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+def _add(tar: tarfile.TarFile, name: str, data: bytes, *, program: bool) -> None:
     entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(data), 0o755 if name.startswith("bin/") else 0o644
+    entry.size, entry.mode = len(data), 0o755 if program else 0o644
     tar.addfile(entry, io.BytesIO(data))

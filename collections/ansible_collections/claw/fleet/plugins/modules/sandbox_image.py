@@ -12,6 +12,8 @@ description:
   - The image holds Python, an unprivileged user, and one command, which is made of the app's OpenAPI document. Groups of
     that command are the document's tags, verbs its operation ids; each reads the coach's key from a file that her
     sandbox has, so an image holds no secret and is the same for all coaches.
+  - What an agent executes (C(sh -lc LINE)) can be that command alone. Its words are taken as they are, without a shell,
+    and nothing of the environment that an agent gives reaches them.
   - The command line is made on the controller, which needs the Python package C(openapi-python-client) for it. The image
     is built on the machine, which needs a container engine, the Docker SDK for Python (C(python3-docker)) and, for a base
     of Debian's packages, C(mmdebstrap).
@@ -94,7 +96,8 @@ options:
         description: The packages that there are beside what every Debian has.
         type: list
         elements: str
-        default: [ca-certificates, python3-attr, python3-click, python3-dateutil, python3-httpx, python3-tabulate]
+        default:
+          [busybox-static, ca-certificates, python3-attr, python3-click, python3-dateutil, python3-httpx, python3-tabulate]
   keep:
     description: How many former images are kept that nothing uses, to go back to.
     type: int
@@ -187,6 +190,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
                 "type": "list",
                 "elements": "str",
                 "default": [
+                    "busybox-static",
                     "ca-certificates",
                     "python3-attr",
                     "python3-click",

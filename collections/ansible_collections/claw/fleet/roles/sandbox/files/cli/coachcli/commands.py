@@ -61,8 +61,14 @@ class Written(click.ParamType):  # type: ignore[type-arg]
 
 def main() -> None:
     """Entry point."""
-    described = json.loads(Path(__file__).with_name("commands.json").read_text(encoding="utf-8"))
+    described = description()
     command(described)(prog_name=described["name"])
+
+
+def description() -> dict[str, Any]:
+    """What there is to command."""
+    found: dict[str, Any] = json.loads(Path(__file__).with_name("commands.json").read_text(encoding="utf-8"))
+    return found
 
 
 def command(described: Mapping[str, Any]) -> click.Group:
