@@ -68,7 +68,7 @@ integration: $(STAMP) ## The collection against a real gateway and a real Django
 acceptance: $(STAMP) ## make up and everything it promises, on a bench of its own
 	@pytest -q tests/acceptance -m "not fire"
 
-fire: $(STAMP) ## What of acceptance takes longest: bad machines, rotation, adoption, a run by itself
+fire: $(STAMP) ## What of acceptance takes longest: bad machines, rotation, adoption, a run by itself, a few kills and images
 	@pytest -q tests/acceptance -m fire
 
 test: check postgresql ## Everything; what needs no machine beside what waits for one

@@ -259,7 +259,11 @@ NOBODYS = f"127.0.0.1:9/debian@sha256:{'0' * 64}"
         ),
         ({"sandbox_base": {"image": "debian:12"}}, "name it by its digest (NAME@sha256:...)"),
         ({"sandbox_base": {"image": NOBODYS}}, "the build failed: "),
-        ({"sandbox_base": {"packages": ["no-such-package"]}}, "Debian's packages make no base, "),
+        pytest.param(
+            {"sandbox_base": {"packages": ["no-such-package"]}},
+            "Debian's packages make no base, ",
+            marks=pytest.mark.fire,
+        ),
         ({"sandbox_base": {"suite": "no-such-suite"}}, "Debian's packages make no base, "),
         ({"sandbox_command": "../sh"}, "command is '../sh'; it must be a plain name"),
         ({"sandbox_keep_images": -1}, "keep is -1; it must be 0 or more"),
@@ -270,9 +274,10 @@ NOBODYS = f"127.0.0.1:9/debian@sha256:{'0' * 64}"
         ({"sandbox_openapi": "http://127.0.0.1:9/schema/"}, "http://127.0.0.1:9/schema/ cannot be read"),
         ({"sandbox_openapi": "/dev/null"}, "openapi /dev/null: it is empty. No image was built."),
         # Only what runs is proven: this base has Python, but nothing that the command line needs.
-        (
+        pytest.param(
             {"sandbox_base": {"packages": ["busybox-static", "python3"]}},
             "the image was built, but `journeyloop --help` fails in it",
+            marks=pytest.mark.fire,
         ),
     ],
 )
