@@ -346,6 +346,8 @@ class Sweep:
         told = ", ".join(
             f"{step.name} {hit} of {count}" for step, hit, count in zip(self.steps, hits, known, strict=True)
         )
+        # A point may not be met, as where something is waited for; but not all of them.
+        assert sum(hits) > 0, f"{self.name}: nothing was hit"
         self._say(f"{self.name}: hit at {sum(hits)} of {sum(known)} points ({told}); CLAW_SEED={SEED}")
 
     def _sample(self, points: list[list[Point]], samples: int) -> Iterator[tuple[int, list[Point | None]]]:

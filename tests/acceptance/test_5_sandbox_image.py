@@ -81,7 +81,13 @@ def sandboxes(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         fleet.orm(
             f"CompanionProfile.objects.get(agent_id={coach!r}).clients.get_or_create(name='A client of {coach}')"
         )
+    _remove()
     yield Sandboxes(fleet, tmp_path_factory.mktemp("sandboxes"))
+    _remove()
+
+
+def _remove() -> None:
+    """Have no image of ours."""
     for name in (NAME, BASES):
         if images := docker("image", "ls", "--quiet", name).split():
             docker("image", "rm", "--force", *set(images))
@@ -154,7 +160,7 @@ def test_an_agent_can_execute_the_command(running: Callable[[str], subprocess.Co
         done = running(line)
         assert (done.returncode, done.stderr) == (0, "")
         assert "Exit status" in done.stdout
-    unknown = running("journeyloop clients search --q 'a; id $(id)' `id`")
+    unknown = running("journeyloop clients search --q 'a; id $(id)' '`id`'")
     assert unknown.returncode == 2 and "uid=" not in unknown.stdout + unknown.stderr
 
 
@@ -247,6 +253,7 @@ def test_an_image_that_was_removed_by_hand_is_built_again(sandboxes: Sandboxes, 
     assert image in sandboxes.tags()
 
 
+PYTHON = ("python3-attr", "python3-click", "python3-dateutil", "python3-httpx", "python3-tabulate")
 NOBODYS = f"127.0.0.1:9/debian@sha256:{'0' * 64}"
 
 
@@ -276,9 +283,24 @@ NOBODYS = f"127.0.0.1:9/debian@sha256:{'0' * 64}"
         # Only what runs is proven: this base has Python, but nothing that the command line needs.
         pytest.param(
             {"sandbox_base": {"packages": ["busybox-static", "python3"]}},
-            "the image was built, but `journeyloop --help` fails in it",
+            "the image was built, but `journeyloop --help` ends with status 1 in it where 0 is right",
             marks=pytest.mark.fire,
         ),
+        pytest.param(
+            {"sandbox_base": {"packages": ["busybox", *PYTHON]}},
+            "/nonexistent.so",
+            marks=pytest.mark.fire,
+        ),
+        (
+            {"sandbox_proxy": "http://user:word@proxy.example:3128"},
+            "proxy has a user or a password in its URL",
+        ),
+        (
+            {"sandbox_openapi": "https://user:word@app.example/"},
+            "openapi has a user or a password in its URL",
+        ),
+        ({"sandbox_image_name": "docker.io/a/b"}, "name is 'docker.io/a/b'; it must be a plain name"),
+        ({"sandbox_command": "python3"}, "command is 'python3'; it must be a plain name"),
     ],
 )
 def test_what_cannot_be_built_leaves_everything_as_it_was(
@@ -289,6 +311,7 @@ def test_what_cannot_be_built_leaves_everything_as_it_was(
     play = sandboxes.play("--diff", **options)
     assert play.rc != 0
     assert words in " ".join(play.output.split()), play.output
+    assert "user:word" not in play.output
     assert sandboxes.tags() == before
     assert docker("image", "ls", "--quiet", "--filter", "label=claw.fleet.inputs") == dangling
     assert sandboxes.built()["changed"] is False

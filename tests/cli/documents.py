@@ -62,7 +62,7 @@ class CommandLine:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run it."""
-        command = [sys.executable, "-m", "coachcli", *words]
+        command = [sys.executable, "-c", "from coachcli.commands import main; main()", *words]
         return subprocess.run(command, cwd=self.place, text=True, capture_output=True, check=False)
 
     def told(self, *words: str) -> Any:

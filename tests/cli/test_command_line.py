@@ -20,9 +20,9 @@ PAGE = {
 }
 ANSWERS_PAGES = {"200": {"description": "", "content": {"application/json": {"schema": PAGE}}}}
 PET = {
-    "required": ["name"],
+    "allOf": [{"required": ["name"], "type": "object", "properties": {"name": {"type": "string"}}}],
     "properties": {
-        "name": {"type": "string"},
+        "legs": {"type": "integer", "enum": [2, 4]},
         "kind": {"type": "string", "enum": ["cat", "dog"]},
         "born": {"type": "string", "format": "date"},
         "tags": {"type": "array", "items": {"type": "string"}},
@@ -45,6 +45,11 @@ DOCUMENT = document(
                     parameter("kind", enum=["cat", "dog"]),
                     parameter("from"),
                     {**parameter("tag"), "schema": {"type": "array", "items": {"type": "string"}}},
+                    {
+                        **parameter("day"),
+                        "schema": {"type": "array", "items": {"type": "string", "format": "date"}},
+                    },
+                    parameter("legs", type="integer", enum=[2, 4]),
                 ],
                 responses=ANSWERS_PAGES,
             ),
@@ -140,6 +145,10 @@ def test_parameters_arrive(made: CommandLine, api: Api) -> None:
         "a",
         "--tag",
         "b",
+        "--day",
+        "2026-02-03",
+        "--legs",
+        "4",
     ]
     assert made.told(*words) == []
     method, path, sent = api.asked.pop()
@@ -151,6 +160,8 @@ def test_parameters_arrive(made: CommandLine, api: Api) -> None:
         ("from", "here"),
         ("tag", "a"),
         ("tag", "b"),
+        ("day", "2026-02-03"),
+        ("legs", "4"),
     ]
     assert sorted(parse_qsl(urlsplit(path).query)) == sorted(given)
     made.told("pets", "show", "a/b ?")
@@ -160,7 +171,19 @@ def test_parameters_arrive(made: CommandLine, api: Api) -> None:
 
 
 def test_a_body_arrives(made: CommandLine, api: Api) -> None:
-    words = ["--name", "Rex", "--kind", "dog", "--born", "2020-02-03", "--tags", '["a", "b"]', "--no-tame"]
+    words = [
+        "--legs",
+        "2",
+        "--name",
+        "Rex",
+        "--kind",
+        "dog",
+        "--born",
+        "2020-02-03",
+        "--tags",
+        '["a", "b"]',
+        "--no-tame",
+    ]
     api.answer(201, {"id": 7})
     assert made.told("pets", "create", *words, "--weight", "2.5", "--set-output", "x") == {"id": 7}
     whole = {
@@ -170,6 +193,7 @@ def test_a_body_arrives(made: CommandLine, api: Api) -> None:
         "tags": ["a", "b"],
         "tame": False,
         "weight": 2.5,
+        "legs": 2,
     }
     assert api.asked.pop() == ("POST", "/api/pets/", {**whole, "output": "x"})
     made.told("pets", "create", "--json", '{"name": "Tom", "more": [1]}', "--kind", "cat")
@@ -186,7 +210,7 @@ def test_a_body_arrives(made: CommandLine, api: Api) -> None:
         (["pets", "create"], "Missing option '--name'"),
         (["pets", "create", "--json", "[]"], "--json must be a JSON object"),
         (["pets", "create", "--json", "{"], "is not JSON"),
-        (["pets", "create", "--name", "Rex", "--json", '{"born": "soon"}'], "the body does not fit"),
+        (["pets", "create", "--name", "Rex", "--json", '{"born": "soon"}'], "what was given does not fit"),
         (["pets", "eat"], "No such command 'eat'"),
     ],
 )
@@ -230,6 +254,36 @@ def test_pages(made: CommandLine, api: Api) -> None:
     assert len(api.asked) == 3
 
 
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"next": "http://x/?page=2", "results": []},
+        {"next": "http://x/page/3/", "results": []},
+        [],
+        {"next": None},
+    ],
+)
+def test_pages_that_cannot_be_followed(made: CommandLine, api: Api, second: Any) -> None:
+    for page in ({"next": "http://x/?page=2", "results": [1]}, second):
+        api.answer(200, page)
+    done = made.run("pets", "list", "--all")
+    assert (done.returncode, done.stdout) == (6, "") and "Traceback" not in done.stderr
+    assert len(api.asked) == 2
+
+
+def test_an_api_whose_paths_share_more_than_its_base(tmp_path: Path, api: Api) -> None:
+    paths = {
+        "/v1/pets/": {"get": operation()},
+        "/v1/pets/{id}/": {"get": operation("pets_show", parameters=[parameter("id", "path")])},
+    }
+    made = make(document(paths), tmp_path / "cli")
+    made.key(f"{api.url}v1/")
+    assert made.told("pets", "show", "3") == []
+    made.key(f"{api.url}v1")
+    assert made.told("pets", "list") == []
+    assert [path for _method, path, _sent in api.asked] == ["/api/v1/pets/3/", "/api/v1/pets/"]
+
+
 def test_tables_and_text(made: CommandLine, api: Api) -> None:
     rows = [{"id": 1, "name": "007"}, {"id": 2, "name": None, "tags": ["ä"]}]
     for answer, lines in (
@@ -255,6 +309,12 @@ def test_without_a_key_or_an_api(made: CommandLine, api: Api) -> None:
     made.key("http://127.0.0.1:9/other/")
     done = made.run("pets", "list")
     assert done.returncode == 5 and "what is known of the API lies below /api/" in done.stderr
+    made.key(api.url, f"{KEY}\n")
+    done = made.run("pets", "list")
+    assert done.returncode == 5 and KEY not in done.stderr
+    made.key("http://[broken/api/")
+    done = made.run("pets", "list")
+    assert done.returncode in (5, 6) and "Traceback" not in done.stderr
     for content in ("", f'{{"api_key": "{KEY}"', "[]", f'{{"api_key": "{KEY}"}}'):
         made.credentials.write_text(content)
         done = made.run("pets", "list")

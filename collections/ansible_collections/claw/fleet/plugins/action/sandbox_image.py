@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -24,6 +25,11 @@ from ansible_collections.claw.fleet.plugins.module_utils._image import Base, dig
 from ansible_collections.claw.fleet.plugins.modules.sandbox_image import ARGUMENT_SPEC
 from ansible_collections.claw.fleet.plugins.plugin_utils import cli, openapi
 
+# What makes a command line of a document is an input as well.
+_MAKERS = [
+    hashlib.sha256(Path(maker).read_bytes()).hexdigest()
+    for maker in (__file__, cli.__file__, openapi.__file__)
+]
 _FILES = Path(__file__).resolve().parents[2] / "roles" / "sandbox" / "files"
 _RUNTIME = _FILES / "cli" / "coachcli"
 _RECIPE = _FILES / "image"
@@ -33,6 +39,9 @@ _PROGRAMS = {
     "command.py": ("bin/{command}", b"#!/usr/bin/python3 -I\n"),
     "shell.sh": ("sh", b"#!/usr/bin/busybox sh\n"),
 }
+# They would stand before the programs of that name.
+_NOT_COMMANDS = frozenset({"sh", "bash", "dash", "busybox", "env", "python3", "sleep"})
+_NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 _COMMAND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _BY_DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 
@@ -93,9 +102,14 @@ class ActionModule(ActionBase):
 
 
 def _refuse(args: dict[str, Any]) -> None:
-    if not _COMMAND.fullmatch(args["command"]):
+    """Raise AnsibleActionFail for what cannot be meant."""
+    if not _NAME.fullmatch(args["name"]):
         raise AnsibleActionFail(
-            f"command is {args['command']!r}; it must be a plain name of small letters, digits, - and _"
+            f"name is {args['name']!r}; it must be a plain name of small letters and digits, without a registry"
+        )
+    if not _COMMAND.fullmatch(args["command"]) or args["command"] in _NOT_COMMANDS:
+        raise AnsibleActionFail(
+            f"command is {args['command']!r}; it must be a plain name of small letters, digits, - and _, of no other program"
         )
     image = args["base"]["image"]
     if image and not _BY_DIGEST.fullmatch(image):
@@ -104,13 +118,23 @@ def _refuse(args: dict[str, Any]) -> None:
         )
     if args["keep"] < 0:
         raise AnsibleActionFail(f"keep is {args['keep']}; it must be 0 or more")
+    for option, url in (
+        ("openapi", args["openapi"]),
+        ("proxy", args["proxy"]),
+        ("base.mirror", args["base"]["mirror"]),
+    ):
+        if "@" in urlsplit(url).netloc:
+            # Not the value, which has what it must not have.
+            raise AnsibleActionFail(
+                f"{option} has a user or a password in its URL, which would be shown or kept in the image; leave it out"
+            )
 
 
 def _inputs(document: openapi.Document, settings: cli.Settings, args: dict[str, Any]) -> dict[str, str]:
     """The digest of everything that makes an image another."""
     return {
         "base": digest(Base(**args["base"]).recipe),
-        "command": digest([settings.name, settings.credentials, settings.proxy, _tree(_RUNTIME)]),
+        "command": digest([settings.name, settings.credentials, settings.proxy, _tree(_RUNTIME), _MAKERS]),
         "document": digest(document.source),
         "generator": digest(_generator()),
         "recipe": digest(_tree(_RECIPE)),

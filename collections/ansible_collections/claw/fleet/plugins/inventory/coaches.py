@@ -235,7 +235,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             return None
         except AnsibleError as exc:
             # A disk that was full leaves half a file. Without it this run only costs what the first one did.
-            self.display.warning(f"What was read of the list is not in the cache any more: {exc}")
+            self.display.warning(f"What was read of the list before cannot be read from the cache: {exc}")
             return None
 
     def _filters(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ after the plan, so what it tells is what a run does.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,12 +101,13 @@ class Agents:
             self._find_haunted(plans, unfinished, manifest)
             gone = {plan.agent_id for plan in plans if plan.verb == "removed"} | set(purged)
             _guard(gone, len(served), max_removals)
-            moved = [self._removal_diff(agent_id) for agent_id in sorted(gone | unfinished)]
+            back = {plan.agent_id for plan in plans if plan.row["wanted"] != "removed"}
+            moved = [self._removal_diff(agent_id, agent_id in back) for agent_id in sorted(gone | unfinished)]
             if not check:
                 if unfinished:
                     # The run that took them out of the roster may not have lived to see that they are not served.
                     self.roster.apply(served)
-                self._finish(unfinished, manifest)
+                self._finish(unfinished, manifest, back)
                 self._forget_jobs(plans)
                 self._write_files(plans, manifest)
             wanted = wanted_entries(plans, served, gone)
@@ -286,7 +287,8 @@ class Agents:
         self.roster.wait_ready()
         return True
 
-    def _finish(self, gone: set[str], manifest: Manifest) -> None:
+    def _finish(self, gone: set[str], manifest: Manifest, back: Set[str] = frozenset()) -> None:
+        """Set aside what is left of these; ``back``: those who are to stay by now."""
         if not gone:
             return
         running = self._wait_running()
@@ -294,13 +296,15 @@ class Agents:
             if running:
                 _removal.remove_jobs(self.gateway, agent_id)
             with self._as_gateway():
-                _removal.set_aside(self.gateway, agent_id, manifest.removing[agent_id])
+                stamp = manifest.removing[agent_id]
+                _removal.set_aside(self.gateway, agent_id, stamp, comes_back=agent_id in back)
             manifest.forget(agent_id)
             manifest.save()
 
-    def _removal_diff(self, agent_id: str) -> dict[str, str]:
+    def _removal_diff(self, agent_id: str, comes_back: bool) -> dict[str, str]:
         with self._as_gateway():
-            before = "".join(f"{path}\n" for path in _removal.leftovers(self.gateway, agent_id))
+            left = _removal.leftovers(self.gateway, agent_id, comes_back=comes_back)
+        before = "".join(f"{path}\n" for path in left)
         return change(f"{agent_id}: set aside below {self._state}/removed", before, "")
 
 

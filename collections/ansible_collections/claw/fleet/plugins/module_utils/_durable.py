@@ -303,7 +303,8 @@ def _stat(directory: int, name: str) -> os.stat_result | None:
 def _require_plain(path: str | Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise DurableError(f"{path} is not a regular file; move it away and run again")
-    if found.st_nlink != 1:
+    # It has none in the moment in which another writer takes its place.
+    if found.st_nlink > 1:
         raise DurableError(f"{path} has {found.st_nlink} hard links; replace it by a copy and run again")
 
 

@@ -129,7 +129,7 @@ class ConfigFile:
                 raise GatewayError(failure) from error
             try:
                 self._restart(good.encode())
-            except GatewayError as second:
+            except (GatewayError, _durable.DurableError) as second:
                 raise GatewayError(
                     f"The config that worked before does not come up either: {second}. {failure}"
                 ) from error
@@ -178,8 +178,14 @@ class ConfigFile:
         _systemctl("stop", gateway.unit)
         if config is not None:
             owner = gateway.owner
-            with _durable.as_user(*owner):
-                _durable.write(gateway.config, config, mode=0o600, owner=owner, root=gateway.state_dir)
+            try:
+                with _durable.as_user(*owner):
+                    _durable.write(gateway.config, config, mode=0o600, owner=owner, root=gateway.state_dir)
+            except _durable.DurableError as error:
+                if _durable.read(gateway.config, root=gateway.state_dir) != config:
+                    raise
+                # It is in place, but it may not outlast a crash of the machine.
+                raise GatewayError(str(error)) from error
         # The unit's files may be newer than what systemd has read, whoever wrote them.
         _systemctl("daemon-reload")
         gateway.start()

@@ -29,6 +29,7 @@ from typing import Any
 try:
     import docker
     import docker.errors
+    from urllib3.exceptions import HTTPError
 except ImportError:
     SDK_MISSING: str | None = traceback.format_exc()
 else:
@@ -39,8 +40,12 @@ _BASE = "claw.fleet.base"
 _DIGITS = 16
 _PING_SECONDS = 60
 _BUILD_SECONDS = 1800
+_PROOF_SECONDS = 120
 _BOOTSTRAP_SECONDS = 1800
 _WORDS = 1500
+_REFUSED = 126
+# To be raised when what is done below makes another base of the same recipe.
+_EDITION = 1
 
 
 class ImageError(Exception):
@@ -60,8 +65,9 @@ class Base:
     def recipe(self) -> dict[str, Any]:
         """What tells this base from another."""
         if self.image:
-            return {"image": self.image, "packages": list(self.packages)}
-        return {"suite": self.suite, "mirror": self.mirror, "packages": list(self.packages)}
+            return {"edition": _EDITION, "image": self.image, "packages": list(self.packages)}
+        recipe = {"suite": self.suite, "mirror": self.mirror, "packages": list(self.packages)}
+        return {"edition": _EDITION, **recipe}
 
 
 def digest(value: Any) -> str:
@@ -98,15 +104,15 @@ class Images:
         """The image that was made last."""
         return next(iter(self._all()), None)
 
-    def build(self, context: Path, inputs: Mapping[str, str], base: Base, proof: Sequence[str]) -> Any:
-        """Build from a context (tar), prove that it starts, and only then give it its tag."""
+    def build(self, context: Path, inputs: Mapping[str, str], base: Base, command: str) -> Any:
+        """Build from a context (tar), prove what it does and refuses, and only then give it its tag."""
+        self._clear()
         begins_with = base.image or self._bootstrapped(base)
         labels = {INPUTS: json.dumps(dict(inputs), sort_keys=True)}
         arguments = {"BASE": begins_with, "PACKAGES": " ".join(base.packages) if base.image else ""}
         said: list[str] = []
         found = ""
         with self._engine("build the image"), context.open("rb") as file:
-            self._client.api.timeout = _BUILD_SECONDS
             for step in self._client.api.build(
                 fileobj=file,
                 custom_context=True,
@@ -117,6 +123,7 @@ class Images:
                 rm=True,
                 forcerm=True,
                 decode=True,
+                timeout=_BUILD_SECONDS,
             ):
                 said.append(str(step.get("stream") or step.get("status") or ""))
                 found = (step.get("aux") or {}).get("ID") or found
@@ -124,8 +131,13 @@ class Images:
                     raise ImageError(f"the build failed: {step['error'].strip()} After:\n{_tail(said)}")
         if not found:
             raise ImageError(f"the build made no image. It said:\n{_tail(said)}")
-        image = self._client.images.get(found)
-        self._prove(image, proof)
+        with self._engine("find what it has built"):
+            image = self._client.images.get(found)
+        try:
+            self._prove(image, command)
+        except ImageError:
+            self._clear()
+            raise
         with self._engine("name the image"):
             image.tag(self.name, tag_of(inputs))
         self._forget_bases_but(begins_with)
@@ -157,26 +169,40 @@ class Images:
             found = self._client.images.list(self.name, filters={"label": INPUTS})
         return sorted(found, key=lambda image: str(image.attrs["Created"]), reverse=True)
 
-    def _prove(self, image: Any, command: Sequence[str]) -> None:
-        """Have the command run in it as a sandbox does, without a network and with nothing to write on."""
-        try:
-            self._client.containers.run(
+    def _prove(self, image: Any, command: str) -> None:
+        """As an agent has lines executed, in the worst environment: the command runs, and nothing else does."""
+        for line, wanted in ((f"{command} --help", 0), ("id", _REFUSED)):
+            status, said = self._execute(image, line)
+            # A program that is not static complains of the environment, and would heed it.
+            if status != wanted or (wanted == 0 and said):
+                raise ImageError(
+                    f"the image was built, but `{line}` ends with status {status} in it where {wanted} is right: "
+                    f"{said[-_WORDS:] or 'it says nothing'}. Check base.packages and base.image; nothing has changed."
+                )
+
+    def _execute(self, image: Any, line: str) -> tuple[int, str]:
+        """The status of a line, and what it says of errors."""
+        with self._engine("try the image"):
+            container = self._client.containers.create(
                 image.id,
-                list(command),
+                ["/bin/sh", "-lc", line],
+                environment={"LD_PRELOAD": "/nonexistent.so"},
                 network_disabled=True,
                 read_only=True,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
-                remove=True,
             )
-        except (docker.errors.DockerException, OSError) as error:
-            with contextlib.suppress(docker.errors.DockerException):
-                self._client.images.remove(image.id, force=True)
-            words = getattr(error, "stderr", None) or str(error)
-            words = words.decode(errors="replace") if isinstance(words, bytes) else words
-            raise ImageError(
-                f"the image was built, but `{' '.join(command)}` fails in it: {words.strip()[-_WORDS:]}"
-            ) from error
+            try:
+                container.start()
+                status = int(container.wait(timeout=_PROOF_SECONDS)["StatusCode"])
+                return status, container.logs(stdout=False, stderr=True).decode(errors="replace").strip()
+            finally:
+                container.remove(force=True)
+
+    def _clear(self) -> None:
+        """Remove what has our label and no name: a build that failed, or whose run was killed, has left it."""
+        with self._engine("remove what an earlier build left"):
+            self._client.images.prune(filters={"dangling": True, "label": INPUTS})
 
     def _bootstrapped(self, base: Base) -> str:
         """The name of an image of Debian's packages, made now if it is not there."""
@@ -200,7 +226,6 @@ class Images:
             _run(command)
             with self._engine("import the base"):
                 repository, _colon, tag = made.partition(":")
-                self._client.api.timeout = _BUILD_SECONDS
                 self._client.api.import_image(
                     src=str(tree), repository=repository, tag=tag, changes=[f"LABEL {_BASE}={tag}"]
                 )
@@ -218,7 +243,7 @@ class Images:
     def _engine(self, deed: str) -> Iterator[None]:
         try:
             yield
-        except (docker.errors.DockerException, OSError) as error:
+        except (docker.errors.DockerException, OSError, HTTPError) as error:
             raise ImageError(f"the container engine could not {deed}: {error}") from error
 
 

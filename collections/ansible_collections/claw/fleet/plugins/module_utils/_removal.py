@@ -19,7 +19,8 @@ from pathlib import Path
 from ansible_collections.claw.fleet.plugins.module_utils import _durable, _processes
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayRefused
 
-_PLACES = {"workspace": "workspaces", "agent": "agents", "credentials": "credentials"}
+_KEYED = "credentials"
+_PLACES = {"workspace": "workspaces", "agent": "agents", _KEYED: "credentials"}
 
 
 def stamp() -> str:
@@ -27,29 +28,29 @@ def stamp() -> str:
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
-def leftovers(gateway: Gateway, agent_id: str) -> list[str]:
-    """The directories of an agent that exist, relative to the state directory."""
+def leftovers(gateway: Gateway, agent_id: str, *, comes_back: bool = False) -> list[str]:
+    """The directories of an agent that exist and are to go, relative to the state directory.
+
+    ``comes_back``: she is to stay by now, so the credentials that are there are the ones she has been given since.
+    """
     state = Path(gateway.state_dir)
-    found = (f"{place}/{agent_id}" for place in _PLACES.values())
+    found = (f"{place}/{agent_id}" for name, place in _PLACES.items() if not (comes_back and name == _KEYED))
     return [path for path in found if _durable.inspect(state / path, root=state) is not None]
 
 
-def set_aside(gateway: Gateway, agent_id: str, stamp: str) -> bool:
-    """Move an agent's directories to their place among the removed; whether there were any left to move.
+def set_aside(gateway: Gateway, agent_id: str, stamp: str, *, comes_back: bool = False) -> bool:
+    """Move what is left of an agent to its place among the removed; whether there was anything to move.
 
-    May be repeated after a crash with the same stamp. The caller acts as the gateway's user.
+    May be repeated after a crash with the same stamp. The caller acts as the gateway's user. ``comes_back``: as above.
     """
     state = Path(gateway.state_dir)
     goal = state / "removed" / f"{agent_id}-{stamp}"
-    moved = False
-    for name, place in _PLACES.items():
-        source = state / place / agent_id
-        if _durable.inspect(source, root=state) is None:
-            continue
+    names = {place: name for name, place in _PLACES.items()}
+    found = leftovers(gateway, agent_id, comes_back=comes_back)
+    for path in found:
         _durable.make_dir(goal, mode=0o700, root=state)
-        _durable.move(source, goal / name, root=state)
-        moved = True
-    return moved
+        _durable.move(state / path, goal / names[path.partition("/")[0]], root=state)
+    return bool(found)
 
 
 def removed_before(gateway: Gateway) -> set[str]:

@@ -18,7 +18,8 @@ description:
     is built on the machine, which needs a container engine, the Docker SDK for Python (C(python3-docker)) and, for a base
     of Debian's packages, C(mmdebstrap).
   - An image's tag is the digest of all its inputs. If it is there nothing is made or sent, and a tag never comes to mean
-    another image. A build that fails, or whose command does not start, leaves everything as it was.
+    another image. A build that fails, or whose command does not start, or that executes anything else, leaves everything
+    as it was.
   - Former images are removed, but for O(keep) of them and those that a container uses.
 author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
@@ -36,7 +37,7 @@ attributes:
     support: full
 options:
   name:
-    description: The name of the images, without a tag.
+    description: The name of the images, without a registry and a tag.
     type: str
     default: claw-sandbox
   openapi:
@@ -217,8 +218,7 @@ def reconcile(params: dict[str, Any], check: bool) -> dict[str, Any]:
     differs = [] if image else sorted(name for name in inputs if known.get(name) != inputs[name])
     changed = False
     if image is None and params["context"] and not check:
-        proof = [params["command"], "--help"]
-        image = images.build(Path(params["context"]), inputs, Base(**params["base"]), proof)
+        image = images.build(Path(params["context"]), inputs, Base(**params["base"]), params["command"])
         changed = True
     # What is not there yet will come before those that are.
     removed = images.prune(params["keep"], image.id if image else "", check=check) if image or check else []

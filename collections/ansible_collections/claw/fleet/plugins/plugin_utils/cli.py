@@ -64,6 +64,7 @@ def make(document: Document, settings: Settings, runtime: Path, place: Path) -> 
     shutil.copytree(runtime, package, ignore=shutil.ignore_patterns("__pycache__"))
     said = _generate(document, package / "client")
     modules = _modules(package / "client" / "api")
+    models = (package / "client" / "models" / "__init__.py").read_text(encoding="utf-8")
     groups: dict[str, Any] = {name: {"help": told, "verbs": []} for name, told in document.groups.items()}
     for verb in document.verbs:
         module = modules.get((_bare(verb.tag), _bare(verb.operation_id)))
@@ -72,6 +73,12 @@ def make(document: Document, settings: Settings, runtime: Path, place: Path) -> 
                 f"{GENERATOR} made nothing of {verb.operation_id!r} ({verb.method.upper()} {verb.path}): {said}"
             )
         groups[verb.group]["verbs"].append(_described(verb, module))
+        model = groups[verb.group]["verbs"][-1]["body"]
+        if model and not re.search(rf"\b{model['model'] or '-'}\b", models):
+            raise DocumentError(
+                f"the body of {verb.operation_id!r} ({verb.method.upper()} {verb.path}) is no object that a client can be "
+                "generated for; describe its properties in the app, or leave it out"
+            )
     commands = {"title": document.title, "prefix": document.prefix, **asdict(settings), "groups": groups}
     (package / "commands.json").write_text(json.dumps(commands, indent=1, sort_keys=True) + "\n")
 
@@ -130,7 +137,8 @@ def _signature(module: Path, verb: Verb) -> tuple[dict[str, str], str]:
     for node in ast.parse(module.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == "_get_kwargs":
             arguments = (*node.args.args, *node.args.kwonlyargs)
-            body = next((argument for argument in arguments if argument.arg == "body"), None)
+            bodies = (argument for argument in arguments if verb.body is not None and argument.arg == "body")
+            body = next(bodies, None)
             names = {_bare(argument.arg): argument.arg for argument in arguments if argument is not body}
             model = re.match(r"\w+", ast.unparse(body.annotation)) if body and body.annotation else None
             return names, model.group() if model else ""
@@ -143,7 +151,8 @@ def _told(option: Option, names: dict[str, str], verb: Verb) -> dict[str, Any]:
     name = names.pop(_bare(option.name), None)
     if name is None:
         raise DocumentError(
-            f"the parameter {option.name!r} of {verb.operation_id!r} shares its name with another one; rename it in the app"
+            f"{GENERATOR} has no parameter of its own for {option.name!r} of {verb.operation_id!r}; where another one is "
+            "called alike rename it in the app, else leave the operation out"
         )
     return _plain(option) | {"python": name}
 
@@ -158,7 +167,7 @@ def _flag(option: Option, taken: set[str]) -> str:
     flag = name
     while flag in taken:
         flag = f"set-{flag}"
-    taken.add(flag)
+    taken |= {flag, f"no-{flag}"} if option.type == "boolean" else {flag}
     return flag
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import urllib.error
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,10 +41,12 @@ class Option:
 
     name: str
     type: str
+    items: str = ""
+    """The type of each, where it is a list."""
     format: str = ""
     required: bool = False
     help: str = ""
-    choices: tuple[str, ...] = ()
+    choices: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,28 +82,57 @@ class Document:
 
 
 def fetch(where: str, *, token: str | None = None, timeout: int = 30, ca_path: str | None = None) -> bytes:
-    """A document's bytes, from a URL or a file.
+    """A document's bytes, from a URL or a file. The token goes to that URL alone.
 
     Raises:
         DocumentError: it cannot be had, or is larger than ``MAX_BYTES``.
     """
     try:
         if where.startswith(("http://", "https://")):
-            headers = {"Accept": "application/vnd.oai.openapi+json, application/json;q=0.9, */*;q=0.1"}
-            headers |= {"Authorization": f"Bearer {token}"} if token else {}
-            request = Request(headers=headers, timeout=timeout, ca_path=ca_path, http_agent="claw.fleet")
-            with request.open("GET", where, use_netrc=False) as answer:
-                found: bytes = answer.read(MAX_BYTES + 1)
+            found = _fetched(where, _checked(token), timeout, ca_path)
         else:
             with Path(where).expanduser().open("rb") as file:
                 found = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise DocumentError(f"the OpenAPI document {where} cannot be read: {error}") from error
+    except urllib.error.HTTPError as error:
+        raise DocumentError(
+            f"the OpenAPI document {where} cannot be read: {error}{_advice(error.code)}"
+        ) from None
+    except (OSError, ValueError, EOFError, RuntimeError, http.client.HTTPException) as error:
+        raise DocumentError(f"the OpenAPI document {where} cannot be read: {error}") from None
     if len(found) > MAX_BYTES:
         raise DocumentError(
             f"the OpenAPI document {where} is larger than {MAX_BYTES >> 20} MB; check that the URL is the document's"
         )
     return found
+
+
+def _fetched(url: str, token: str, timeout: int, ca_path: str | None) -> bytes:
+    headers = {"Accept": "application/vnd.oai.openapi+json, application/json;q=0.9, */*;q=0.1"}
+    headers |= {"Authorization": f"Bearer {token}"} if token else {}
+    request = Request(
+        headers=headers,
+        timeout=timeout,
+        ca_path=ca_path,
+        http_agent="claw.fleet",
+        follow_redirects="none" if token else "safe",
+        use_netrc=False,
+    )
+    with request.open("GET", url) as answer:
+        found: bytes = answer.read(MAX_BYTES + 1)
+        return found
+
+
+def _checked(token: str | None) -> str:
+    found = (token or "").strip()
+    if not (found.isascii() and found.isprintable() and " " not in found):
+        raise DocumentError("openapi_token has a character that no bearer token has; check how it is read")
+    return found
+
+
+def _advice(status: int) -> str:
+    if status in (401, 403):
+        return ". Check openapi_token"
+    return ". It leads elsewhere; set openapi to that place" if 300 <= status < 400 else ""
 
 
 def judge(data: bytes, leave_out: Iterable[str] = ()) -> Document:
@@ -109,22 +141,50 @@ def judge(data: bytes, leave_out: Iterable[str] = ()) -> Document:
     Raises:
         DocumentError: no command line can be made of it.
     """
-    source = _parse(data)
+    try:
+        return _judged(_parse(data), frozenset(leave_out))
+    except (AttributeError, TypeError, ValueError) as error:
+        # Something is an object, a list or a text where OpenAPI has something else.
+        raise DocumentError(
+            f"it is no valid OpenAPI document ({error}); have it checked by a validator"
+        ) from error
+
+
+def _judged(source: dict[str, Any], left_out: frozenset[str]) -> Document:
     version = str(source.get("openapi") or source.get("swagger") or "")
     if not re.match(r"3\.[01](\.|$)", version):
         raise DocumentError(
             f"it is of OpenAPI version {version[:20] or 'unknown'}; 3.0 and 3.1 can be used. "
             "Check that the URL is the document's, and what the app's generator is set to."
         )
-    source = _without(source, frozenset(leave_out))
+    source = _without(source, left_out)
     verbs = tuple(_Reader(source).verbs())
     if not verbs:
         raise DocumentError("it has no operation (paths is empty), so there is nothing to command")
     _refuse_collisions(verbs)
-    told = {_slug(str(tag.get("name"))): _line(tag.get("description")) for tag in source.get("tags") or ()}
+    told = {_slug(str(tag.get("name"))): _line(tag.get("description")) for tag in _list(source, "tags")}
     groups = {verb.group: told.get(verb.group, "") for verb in verbs}
-    title = _line((source.get("info") or {}).get("title")) or "An API"
+    title = _line(_object(source, "info").get("title")) or "An API"
     return Document(title, _prefix([verb.path for verb in verbs]), groups, verbs, source)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML as JSON means it: no dates, no other words for true and false, and nothing that stands for something else."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
+        first: [
+            (tag, pattern) for tag, pattern in known if not tag.endswith((":bool", ":timestamp", ":merge"))
+        ]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases (*); write it without")
+        return super().compose_node(parent, index)
+
+
+_PlainLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
 
 
 def _parse(data: bytes) -> dict[str, Any]:
@@ -135,8 +195,9 @@ def _parse(data: bytes) -> dict[str, Any]:
         try:
             found = json.loads(text)
         except ValueError:
-            found = yaml.safe_load(text)
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+            # Its loader is a safe one. Through JSON, so that all keys are text.
+            found = json.loads(json.dumps(yaml.load(text, _PlainLoader)))  # noqa: S506
+    except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
         raise DocumentError(f"it is neither JSON nor YAML: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(found, dict):
         raise DocumentError("it is no OpenAPI document: not an object at its top")
@@ -146,17 +207,17 @@ def _parse(data: bytes) -> dict[str, Any]:
 def _without(source: dict[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
     """The document with JSON bodies alone, and without what is to be left out."""
     paths: dict[str, Any] = {}
-    for path, item in _object(source, "paths").items():
-        kept = dict(_object({"item": item}, "item", path))
+    for path in _object(source, "paths"):
+        kept = dict(_resolved(source, source["paths"][path], path))
         for method in _METHODS:
-            operation = kept.get(method)
-            if operation is None:
+            if kept.get(method) is None:
+                kept.pop(method, None)
                 continue
             here = f"{method.upper()} {path}"
             operation = _object(kept, method, here)
             if left_out & {*_tags(operation), str(operation.get("operationId"))}:
                 del kept[method]
-            elif "requestBody" in operation:
+            elif operation.get("requestBody") is not None:
                 kept[method] = {
                     **operation,
                     "requestBody": _json_alone(source, operation["requestBody"], here),
@@ -168,7 +229,7 @@ def _without(source: dict[str, Any], left_out: frozenset[str]) -> dict[str, Any]
 
 def _json_alone(source: Mapping[str, Any], body: Any, here: str) -> dict[str, Any]:
     found = _resolved(source, body, here)
-    content = found.get("content") or {}
+    content = _object(found, "content", f"{here}: content of the body")
     if _JSON not in content:
         raise DocumentError(
             f"{here} takes a body, but none of {_JSON}: {', '.join(content) or 'nothing is said'}"
@@ -187,7 +248,7 @@ class _Reader:
         for path, item in self.source["paths"].items():
             for method in _METHODS:
                 if method in item:
-                    yield self._verb(str(path), method, item[method], item.get("parameters") or [])
+                    yield self._verb(str(path), method, item[method], _list(item, "parameters", path))
 
     def _verb(self, path: str, method: str, operation: Mapping[str, Any], shared: list[Any]) -> Verb:
         here = f"{method.upper()} {path}"
@@ -203,7 +264,7 @@ class _Reader:
                 "letters and digits are needed in both"
             )
         given: dict[tuple[str, str], tuple[str, Option]] = {}
-        for parameter in (*shared, *(operation.get("parameters") or [])):
+        for parameter in (*shared, *_list(operation, "parameters", here)):
             found = _resolved(self.source, parameter, here)
             where = str(found.get("in"))
             if where in ("path", "query"):
@@ -214,6 +275,11 @@ class _Reader:
                     told=found.get("description"),
                     here=here,
                 )
+                if where == "query" and option.type == "object":
+                    raise DocumentError(
+                        f"{here}: the query parameter {option.name!r} is an object, which no command can give; "
+                        f"leave {operation_id!r} out"
+                    )
                 given[where, option.name] = (where, option)
             elif found.get("required"):
                 raise DocumentError(
@@ -238,65 +304,62 @@ class _Reader:
 
     def _option(self, name: str, schema: Any, *, required: bool, told: Any = None, here: str) -> Option:
         found = self._schema(schema, here)
-        kind = found.get("type")
-        if isinstance(kind, list):
-            # 3.1 says with a list of types that null is one of them.
-            kind = next((one for one in kind if one != "null"), None)
+        kind = _kind(found)
+        each = self._schema(found.get("items") or {}, here) if kind == "array" else found
+        choices = [value for value in _list(found, "enum", here) if value not in (None, "")]
         help_ = _line(told if told is not None else found.get("description"))
-        choices = [value for value in found.get("enum") or () if value not in (None, "")]
         return Option(
             name=name,
-            type=kind if kind in _TYPES else "any",
-            format=str(found.get("format") or ""),
+            type=kind,
+            items=_kind(each) if kind == "array" else "",
+            format=str(each.get("format") or ""),
             required=required,
             # Of a choice drf-spectacular says once more what can be chosen.
             help="" if choices and help_.startswith("* `") else help_,
-            choices=tuple(str(value) for value in choices),
+            choices=tuple(choices),
         )
 
-    def _schema(self, schema: Any, here: str) -> Mapping[str, Any]:
-        """The schema, what it refers to included; of alternatives the first that is not null."""
+    def _schema(self, schema: Any, here: str, depth: int = 0) -> dict[str, Any]:
+        """The schema with what it refers to: all of `allOf`, and of alternatives the first that is not null."""
+        if depth > _DEEP:
+            raise DocumentError(f"{here}: a schema goes in circles")
         found = dict(_resolved(self.source, schema, here))
-        for _depth in range(_DEEP):
-            one = next(
-                (
-                    part
-                    for word in ("allOf", "oneOf", "anyOf")
-                    for part in found.get(word) or ()
-                    if not _is_null(part)
-                ),
-                None,
-            )
-            if one is None:
-                return found
-            found = {key: value for key, value in found.items() if key not in ("allOf", "oneOf", "anyOf")}
-            found = {**_resolved(self.source, one, here), **found}
-        raise DocumentError(f"{here}: a schema goes in circles")
+        parts = [*_list(found, "allOf", here)]
+        for word in ("oneOf", "anyOf"):
+            parts += [part for part in _list(found, word, here) if not _is_null(part)][:1]
+        for word in ("allOf", "oneOf", "anyOf"):
+            found.pop(word, None)
+        for part in parts:
+            more = self._schema(part, here, depth + 1)
+            properties = {**_object(more, "properties", here), **_object(found, "properties", here)}
+            required = [*_list(found, "required", here), *_list(more, "required", here)]
+            found = {**more, **found, "properties": properties, "required": required}
+        return found
 
     def _body(self, operation: Mapping[str, Any], here: str) -> tuple[tuple[Option, ...] | None, bool]:
         if "requestBody" not in operation:
             return None, False
         body = operation["requestBody"]
-        schema = self._schema((body["content"][_JSON] or {}).get("schema") or {}, here)
-        if schema.get("type", "object") != "object":
+        schema = self._schema(_object(body["content"], _JSON, here).get("schema") or {}, here)
+        if _kind(schema) not in ("object", "any"):
             raise DocumentError(
-                f"{here} takes a body that is no JSON object but of type {schema['type']}; wrap it in one, or leave "
+                f"{here} takes a body that is no JSON object but of type {_kind(schema)}; wrap it in one, or leave "
                 f"{operation['operationId']!r} out"
             )
-        wanted = set(schema.get("required") or ())
+        wanted = set(_list(schema, "required", here))
         fields = tuple(
             self._option(str(name), of, required=name in wanted, here=here)
-            for name, of in (schema.get("properties") or {}).items()
+            for name, of in _object(schema, "properties", here).items()
             if not (isinstance(of, Mapping) and of.get("readOnly"))
         )
         return fields, bool(body.get("required"))
 
     def _paged(self, operation: Mapping[str, Any], here: str) -> bool:
-        for status, answer in (operation.get("responses") or {}).items():
+        for status, answer in _object(operation, "responses", here).items():
             if str(status).startswith("2"):
-                found = _resolved(self.source, answer, here)
-                schema = ((found.get("content") or {}).get(_JSON) or {}).get("schema")
-                if schema and set(_PAGED) <= set(self._schema(schema, here).get("properties") or ()):
+                found = _object(_resolved(self.source, answer, here), "content", here)
+                schema = _object(found, _JSON, here).get("schema")
+                if schema and set(_PAGED) <= set(_object(self._schema(schema, here), "properties", here)):
                     return True
         return False
 
@@ -345,13 +408,37 @@ def _prefix(paths: list[str]) -> str:
 
 
 def _tags(operation: Mapping[str, Any]) -> list[str]:
-    return [str(tag) for tag in operation.get("tags") or ()] or ["default"]
+    return [str(tag) for tag in _list(operation, "tags")] or ["default"]
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    """The type of a value, "any" where it is not said."""
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        # 3.1 says with a list of types that null is one of them.
+        kind = next((one for one in kind if one != "null"), None)
+    if kind is None and schema.get("properties"):
+        return "object"
+    return kind if kind in _TYPES else "any"
 
 
 def _object(within: Mapping[str, Any], key: str, here: str = "") -> Mapping[str, Any]:
-    found = within.get(key) or {}
+    """An object that may be absent."""
+    found = within.get(key)
+    if found is None:
+        return {}
     if not isinstance(found, Mapping):
-        raise DocumentError(f"{here or key} is not an object")
+        raise DocumentError(f"{here}: {key} is not an object" if here else f"{key} is not an object")
+    return found
+
+
+def _list(within: Mapping[str, Any], key: str, here: str = "") -> list[Any]:
+    """A list that may be absent."""
+    found = within.get(key)
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise DocumentError(f"{here}: {key} is not a list" if here else f"{key} is not a list")
     return found
 
 

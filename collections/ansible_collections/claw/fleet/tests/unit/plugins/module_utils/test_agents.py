@@ -282,6 +282,30 @@ def test_a_run_killed_anywhere_is_made_good_by_the_next(
     assert at > 5
 
 
+@pytest.mark.parametrize("wanted", ["running", "paused"])
+def test_who_is_wanted_again_after_a_killed_removal_keeps_the_key_she_was_given_meanwhile(
+    tmp_path: Path, wanted: str
+) -> None:
+    at, came_that_far = 0, True
+    while came_that_far:
+        place = tmp_path / str(at)
+        place.mkdir()
+        agents = Agents(offline_gateway(place))
+        run(agents, row(1), row(2))
+        came_that_far = killed_run(agents, at, row(1, wanted="removed"), row(2))
+        # The step before this one gives whoever is to stay her key.
+        key = Path(agents.gateway.state_dir) / "credentials" / "coach-1" / ".credentials.json"
+        key.parent.mkdir(parents=True, exist_ok=True)
+        key.write_text("her key")
+        predicted = run(agents, row(1, wanted=wanted), row(2), check=True)
+        done = run(agents, row(1, wanted=wanted), row(2))
+        assert done.diff == predicted.diff
+        assert key.read_text() == "her key"
+        assert run(agents, row(1, wanted=wanted), row(2)).changed is False
+        at += 1
+    assert at > 5
+
+
 def test_removed_files_are_found_by_their_id(agents: Agents) -> None:
     state = Path(agents.gateway.state_dir)
     for name in ("coach-1-20260101T000000Z", "coach-1-x-20260101T000000Z"):
@@ -351,9 +375,9 @@ def test_files_of_a_killed_removal_move_only_when_nobody_is_served_from_them(
     done: list[str] = []
     aside = _removal.set_aside
 
-    def set_aside(*arguments: Any) -> bool:
+    def set_aside(*arguments: Any, **options: Any) -> bool:
         done.append("set aside")
-        return aside(*arguments)
+        return aside(*arguments, **options)
 
     def prove(self: Roster, wanted: Entries) -> bool:
         done.append(f"proved {sorted(wanted)}")
@@ -365,5 +389,5 @@ def test_files_of_a_killed_removal_move_only_when_nobody_is_served_from_them(
     assert done[:2] == ["proved []", "set aside"]
 
 
-def _interrupt(*_arguments: object) -> bool:
+def _interrupt(*_arguments: object, **_options: object) -> bool:
     raise KeyboardInterrupt

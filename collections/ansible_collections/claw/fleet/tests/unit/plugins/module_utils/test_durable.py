@@ -180,7 +180,7 @@ def test_many_writers_of_one_file(tmp_path: Path) -> None:
 
     def write(number: int) -> None:
         try:
-            for _round in range(20):
+            for _round in range(200):
                 _durable.write(path, b"%d" % number * 1000, mode=0o600)
         except DurableError as error:
             faults.append(error)

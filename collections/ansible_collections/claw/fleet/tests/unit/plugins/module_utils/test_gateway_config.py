@@ -166,6 +166,25 @@ def test_a_config_that_the_disk_does_not_take_leaves_the_gateway_running(
     assert held(gateway) == machine.runs_with == {"a": 1}
 
 
+def test_a_config_that_is_written_but_not_safe_is_put_back(
+    gateway: OfflineGateway, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(gateway, {"a": 1})
+    write, failed = _durable.write, []
+
+    def unsafe(path: Any, *args: Any, **more: Any) -> None:
+        write(path, *args, **more)
+        if str(path) == gateway.config and not failed:
+            failed.append(path)
+            raise _durable.DurableError(f"cannot write {path}: Input/output error")
+
+    monkeypatch.setattr(_durable, "write", unsafe)
+    with pytest.raises(GatewayError, match=r"(?s)worked before is back.*Input/output error"):
+        apply(gateway, {"a": 2})
+    assert held(gateway) == machine.runs_with == {"a": 1}
+    assert apply(gateway, {"a": 1}).changed is False
+
+
 def test_a_start_that_was_too_slow_for_openclaw_is_tried_once_more(
     gateway: OfflineGateway, machine: Machine
 ) -> None:

@@ -45,14 +45,25 @@ def ask(
         found = _answer(client, request)
         if not (all_pages and isinstance(found, dict)):
             return found
-        results, page = list(found["results"]), found
-        for _page in range(_PAGES):
-            if not page.get("next"):
-                return {**found, "next": None, "results": results}
+        results, page, seen = _results(found), found, [request.get("params")]
+        while page.get("next"):
             # The same place with the next page's own query: what a link names as its host is not followed.
-            page = _answer(client, {**request, "params": parse_qsl(urlsplit(page["next"]).query)})
-            results += page["results"]
-    raise Problem(f"there are more than {_PAGES} pages; ask for fewer", 3)
+            query = parse_qsl(urlsplit(str(page["next"])).query)
+            if not query or query in seen or len(seen) > _PAGES:
+                raise Problem(
+                    "the API's pages go in circles, or are too many; ask for fewer without --all", 6
+                )
+            seen.append(query)
+            page = _answer(client, {**request, "params": query})
+            results += _results(page)
+        return {**found, "next": None, "results": results}
+
+
+def _results(page: Any) -> list[Any]:
+    found = page.get("results") if isinstance(page, dict) else None
+    if not isinstance(found, list):
+        raise Problem("the API answered a page without results", 6)
+    return list(found)
 
 
 def _request(
@@ -60,13 +71,15 @@ def _request(
 ) -> dict[str, Any]:
     module = importlib.import_module(f"coachcli.client.api.{verb['module']}")
     given = dict(parameters)
-    if body is not None:
-        model = getattr(importlib.import_module("coachcli.client.models"), verb["body"]["model"])
-        try:
+    try:
+        if body is not None:
+            model = getattr(importlib.import_module("coachcli.client.models"), verb["body"]["model"])
             given["body"] = model.from_dict(dict(body))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Problem(f"the body does not fit: {error}", 2) from error
-    request: dict[str, Any] = module._get_kwargs(**given)
+        request: dict[str, Any] = module._get_kwargs(**given)
+    except KeyError as error:
+        raise Problem(f"the body lacks {error}; give it with --json", 2) from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise Problem(f"what was given does not fit: {error}", 2) from error
     return request
 
 
@@ -80,14 +93,16 @@ def _client(described: Mapping[str, Any]) -> httpx.Client:
         raise Problem(
             f"there is no key at {path} ({type(error).__name__}); the fleet has to provide it", 5
         ) from None
-    base = url.rstrip("/") + "/"
-    if not base.endswith(described["prefix"]):
-        raise Problem(
-            f"the key is for {url}, but what is known of the API lies below {described['prefix']}", 5
-        )
+    if not (key.isascii() and key.isprintable() and key and " " not in key):
+        # Never the key itself, nor what a library says of it.
+        raise Problem(f"the key at {path} is none; the fleet has to provide it", 5)
+    try:
+        base = _base(httpx.URL(url), str(described["prefix"]))
+    except (httpx.InvalidURL, ValueError) as error:
+        raise Problem(f"the key is for {url}: {error}", 5) from None
     transport = httpx.HTTPTransport(proxy=httpx.Proxy(described["proxy"])) if described["proxy"] else None
     return httpx.Client(
-        base_url=base[: -len(described["prefix"])] + "/",
+        base_url=base,
         headers={"Authorization": f"Bearer {key}", "Accept": "application/json, */*;q=0.5"},
         timeout=_SECONDS,
         transport=transport,
@@ -95,10 +110,23 @@ def _client(described: Mapping[str, Any]) -> httpx.Client:
     )
 
 
+def _base(url: httpx.URL, prefix: str) -> httpx.URL:
+    """What the document's paths are relative to: the URL of the key's API without what they begin with."""
+    path = url.path.rstrip("/") + "/"
+    parts = prefix.strip("/").split("/")
+    for count in range(len(parts), 0, -1):
+        end = f"/{'/'.join(parts[:count])}/"
+        if path.endswith(end):
+            return url.copy_with(path=path[: -len(end)] + "/")
+    if path != "/":
+        raise ValueError(f"what is known of the API lies below {prefix}")
+    return url
+
+
 def _answer(client: httpx.Client, request: Mapping[str, Any]) -> Any:
     try:
         answer = client.request(**request)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise Problem(f"the API cannot be reached: {error or type(error).__name__}", 6) from error
     found: Any = None
     if answer.content:

@@ -44,6 +44,17 @@ class Json(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"is not JSON: {error}", param, ctx)
 
 
+class Chosen(click.Choice):  # type: ignore[type-arg]
+    """One of some values, which need not be text."""
+
+    def __init__(self, values: list[Any]) -> None:
+        super().__init__([str(value) for value in values])
+        self._values = {str(value): value for value in values}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return self._values[super().convert(str(value), param, ctx)]
+
+
 class Written(click.ParamType):  # type: ignore[type-arg]
     """A string of a certain form, such as a date."""
 
@@ -164,9 +175,9 @@ def _field(told: Mapping[str, Any]) -> click.Option:
 
 def _option(where: str, told: Mapping[str, Any], *, typed: bool) -> click.Option:
     many = typed and told["type"] == "array"
-    kind = str if many else _type(told, typed=typed)
+    kind = _type({**told, "type": told["items"], "choices": []} if many else told, typed=typed)
     names = f"--{told['flag']}"
-    if kind is bool:
+    if kind is bool and not many:
         names += f"/--no-{told['flag']}"
     return click.Option(
         [names, _dest(where, told)],
@@ -181,7 +192,7 @@ def _option(where: str, told: Mapping[str, Any], *, typed: bool) -> click.Option
 def _type(told: Mapping[str, Any], *, typed: bool) -> Any:
     """What click makes of a value; ``typed``: as the generated client takes it, else as JSON does."""
     if told["choices"]:
-        return click.Choice(told["choices"])
+        return Chosen(told["choices"])
     if typed and told["type"] == "string" and told["format"] in _FORMATS:
         return Written(told["format"])
     return _TYPES.get(told["type"]) or Json()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 
 import click
@@ -14,7 +13,9 @@ from coachcli.commands import command, description
 
 # What OpenClaw puts before a line where it has a PATH of its own for it; of no use where nothing is looked for.
 _BEFORE = 'export PATH="${OPENCLAW_PREPEND_PATH}:$PATH"; unset OPENCLAW_PREPEND_PATH; '
-_OPERATORS = frozenset("();<>|&")
+_OPERATORS = frozenset("();<>|&\n\r")
+_ESCAPED = frozenset('$`"\\\n')
+"""What a backslash takes its meaning from within double quotes."""
 _REFUSED = 126
 
 
@@ -32,15 +33,44 @@ def main(line: str) -> None:
 
 def words_of(line: str, name: str) -> list[str]:
     """The words after the command's name. Raises ValueError where the line is anything else."""
-    if "\n" in line.strip():
-        raise ValueError("this is more than one line")
-    lexer = shlex.shlex(line, posix=True, punctuation_chars="".join(_OPERATORS))
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    words = list(lexer)
-    operator = next((word for word in words if word and _OPERATORS.issuperset(word)), None)
-    if operator:
-        raise ValueError(f"{operator} means nothing here; write it within a longer text in quotes")
+    words = _split(line.strip())
     if not words or words[0] != name:
         raise ValueError(f"this begins with {words[0]!r}" if words else "this is empty")
     return words[1:]
+
+
+def _split(line: str) -> list[str]:
+    """The words of a line by a shell's rules for quotes; what a shell would do more than that is refused.
+
+    shlex is of no use here: it keeps a backslash before $ in double quotes, and does not tell what was quoted.
+    """
+    words: list[str] = []
+    word: str | None = None
+    quote = ""
+    characters = iter(zip(line, [*line[1:], ""], strict=True))
+    for character, following in characters:
+        if quote == "'":
+            quote, word = ("", word) if character == quote else (quote, f"{word}{character}")
+        elif character == "\\" and (not quote or following in _ESCAPED):
+            if not following:
+                raise ValueError("it ends with a backslash")
+            next(characters)
+            word = (word or "") + ("" if following == "\n" else following)
+        elif character == "`" or character + following == "$(":
+            raise ValueError(f"{character} runs nothing here; to mean it as text, put it in single quotes")
+        elif quote:
+            quote, word = ("", word) if character == quote else (quote, f"{word}{character}")
+        elif character in _OPERATORS:
+            raise ValueError(
+                f"{character.strip() or 'a second line'} means nothing here; to mean it as text, quote it"
+            )
+        elif character.isspace():
+            words += [] if word is None else [word]
+            word = None
+        elif character in "\"'":
+            quote, word = character, word or ""
+        else:
+            word = (word or "") + character
+    if quote:
+        raise ValueError(f"the quote {quote} is not closed")
+    return [*words, *([] if word is None else [word])]

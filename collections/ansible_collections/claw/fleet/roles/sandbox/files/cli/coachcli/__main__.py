@@ -1,8 +1,0 @@
-# Copyright (c) claw.fleet contributors
-# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-# SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m coachcli`."""
-
-from coachcli.commands import main
-
-main()
