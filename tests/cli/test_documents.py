@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.claw.fleet.plugins.plugin_utils import openapi
-from ansible_collections.claw.fleet.plugins.plugin_utils.openapi import DocumentError
+from ansible_collections.claw.fleet.plugins.plugin_utils import openapi, openapi_source
+from ansible_collections.claw.fleet.plugins.plugin_utils.openapi_source import DocumentError
 
 from .documents import body, document, make, operation, parameter
 
@@ -110,13 +110,13 @@ def test_a_document_is_fetched_from_a_file_and_not_beyond_measure(
 ) -> None:
     file = tmp_path / "openapi.json"
     file.write_bytes(b"x" * 100)
-    assert openapi.fetch(str(file)) == b"x" * 100
-    monkeypatch.setattr(openapi, "MAX_BYTES", 99)
+    assert openapi_source.fetch(str(file)) == b"x" * 100
+    monkeypatch.setattr(openapi_source, "MAX_BYTES", 99)
     with pytest.raises(DocumentError, match=r"openapi.json is larger than .* MB; check that the URL"):
-        openapi.fetch(str(file))
+        openapi_source.fetch(str(file))
     for where in (str(tmp_path / "absent.json"), "http://127.0.0.1:9/schema/", "https://exa mple/"):
         with pytest.raises(DocumentError) as caught:
-            openapi.fetch(where)
+            openapi_source.fetch(where)
         assert where in str(caught.value)
 
 
@@ -176,7 +176,7 @@ def test_the_token_goes_nowhere_else_and_is_never_shown(
 ) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     url, tokens = elsewhere
-    assert openapi.fetch(f"{url}/schema/") == b"" and tokens == [None]
+    assert openapi_source.fetch(f"{url}/schema/") == b"" and tokens == [None]
     for path, token, words in (
         ("schema", "SECRET", "It leads elsewhere; set openapi to that place"),
         ("closed", "SECRET\n", "Check openapi_token"),
@@ -184,7 +184,7 @@ def test_the_token_goes_nowhere_else_and_is_never_shown(
         ("closed", "SECRÉT", "openapi_token has a character that no bearer token has"),
     ):
         with pytest.raises(DocumentError) as caught:
-            openapi.fetch(f"{url}/{path}/", token=token)
+            openapi_source.fetch(f"{url}/{path}/", token=token)
         assert words in str(caught.value) and "SEC" not in str(caught.value)
     assert tokens == [None]
 

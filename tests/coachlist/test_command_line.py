@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.claw.fleet.plugins.plugin_utils import openapi
+from ansible_collections.claw.fleet.plugins.plugin_utils import openapi_source
 
 from tests.cli.documents import CommandLine, make
 
@@ -23,7 +23,7 @@ def anna(server: str, make_coach: MakeCoach, tmp_path: Path) -> CommandLine:
     for agent_id, key, client in (("coach-anna", KEY, "Zoë Clark"), ("coach-bert", OTHER, "Yusuf")):
         coach = make_coach(agent_id, key=key, status="active", observed_generation=1)
         coach.clients.create(name=client, has_consented=True)
-    made = make(openapi.fetch(f"{server}{API}schema/"), tmp_path / "cli", ("ask",))
+    made = make(openapi_source.fetch(f"{server}{API}schema/"), tmp_path / "cli", ("ask",))
     made.key(f"{server}{API}", KEY)
     return made
 

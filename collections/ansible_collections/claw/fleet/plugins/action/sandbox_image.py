@@ -23,12 +23,12 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.claw.fleet.plugins.module_utils._image import Base, digest
 from ansible_collections.claw.fleet.plugins.modules.sandbox_image import ARGUMENT_SPEC
-from ansible_collections.claw.fleet.plugins.plugin_utils import cli, openapi
+from ansible_collections.claw.fleet.plugins.plugin_utils import cli, openapi, openapi_source
 
 # What makes a command line of a document is an input as well.
 _MAKERS = [
     hashlib.sha256(Path(maker).read_bytes()).hexdigest()
-    for maker in (__file__, cli.__file__, openapi.__file__)
+    for maker in (__file__, cli.__file__, openapi.__file__, openapi_source.__file__)
 ]
 _FILES = Path(__file__).resolve().parents[2] / "roles" / "sandbox" / "files"
 _RUNTIME = _FILES / "cli" / "coachcli"
@@ -61,7 +61,7 @@ class ActionModule(ActionBase):
         settings = cli.Settings(args["command"], args["credentials"], args["proxy"])
         try:
             document = openapi.judge(
-                openapi.fetch(
+                openapi_source.fetch(
                     args["openapi"],
                     token=args["openapi_token"],
                     timeout=args["openapi_timeout"],
@@ -69,7 +69,7 @@ class ActionModule(ActionBase):
                 ),
                 args["leave_out"],
             )
-        except openapi.DocumentError as exc:
+        except openapi_source.DocumentError as exc:
             raise AnsibleActionFail(f"openapi {args['openapi']}: {exc}. No image was built.") from None
         args |= {"inputs": _inputs(document, settings, args), "context": None, "openapi_token": None}
         found = self._module(args, variables)
@@ -82,7 +82,7 @@ class ActionModule(ActionBase):
         with tempfile.TemporaryDirectory(prefix="claw-image-") as place:
             try:
                 cli.make(document, settings, _RUNTIME, Path(place))
-            except openapi.DocumentError as exc:
+            except openapi_source.DocumentError as exc:
                 raise AnsibleActionFail(f"openapi {args['openapi']}: {exc}. No image was built.") from None
             archive = Path(place) / "context.tar"
             archive.write_bytes(_context(Path(place) / "coachcli", args["command"]))

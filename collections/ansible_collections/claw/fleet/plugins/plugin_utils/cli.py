@@ -27,7 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.claw.fleet.plugins.plugin_utils.openapi import Document, DocumentError, Option, Verb
+from ansible_collections.claw.fleet.plugins.plugin_utils.openapi import Document, Option, Verb
+from ansible_collections.claw.fleet.plugins.plugin_utils.openapi_source import DocumentError
 
 GENERATOR = "openapi-python-client"
 _SECONDS = 300

@@ -11,28 +11,18 @@ client to say. What is not JSON is left out, so that there is one way to send a 
 
 from __future__ import annotations
 
-import http.client
-import json
 import re
-import urllib.error
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
-from ansible.module_utils.urls import Request
+from ansible_collections.claw.fleet.plugins.plugin_utils.openapi_source import DocumentError, parse
 
-MAX_BYTES = 8 * 2**20
 _METHODS = ("get", "put", "post", "delete", "patch")
 _TYPES = ("string", "integer", "number", "boolean", "array", "object")
 _JSON = "application/json"
 _DEEP = 32
 _PAGED = ("next", "results")
-
-
-class DocumentError(Exception):
-    """A document of which no command line can be made; str() says what is wrong where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -81,60 +71,6 @@ class Document:
     source: Mapping[str, Any] = field(repr=False)
 
 
-def fetch(where: str, *, token: str | None = None, timeout: int = 30, ca_path: str | None = None) -> bytes:
-    """A document's bytes, from a URL or a file. The token goes to that URL alone.
-
-    Raises:
-        DocumentError: it cannot be had, or is larger than ``MAX_BYTES``.
-    """
-    try:
-        if where.startswith(("http://", "https://")):
-            found = _fetched(where, _checked(token), timeout, ca_path)
-        else:
-            with Path(where).expanduser().open("rb") as file:
-                found = file.read(MAX_BYTES + 1)
-    except urllib.error.HTTPError as error:
-        raise DocumentError(
-            f"the OpenAPI document {where} cannot be read: {error}{_advice(error.code)}"
-        ) from None
-    except (OSError, ValueError, EOFError, RuntimeError, http.client.HTTPException) as error:
-        raise DocumentError(f"the OpenAPI document {where} cannot be read: {error}") from None
-    if len(found) > MAX_BYTES:
-        raise DocumentError(
-            f"the OpenAPI document {where} is larger than {MAX_BYTES >> 20} MB; check that the URL is the document's"
-        )
-    return found
-
-
-def _fetched(url: str, token: str, timeout: int, ca_path: str | None) -> bytes:
-    headers = {"Accept": "application/vnd.oai.openapi+json, application/json;q=0.9, */*;q=0.1"}
-    headers |= {"Authorization": f"Bearer {token}"} if token else {}
-    request = Request(
-        headers=headers,
-        timeout=timeout,
-        ca_path=ca_path,
-        http_agent="claw.fleet",
-        follow_redirects="none" if token else "safe",
-        use_netrc=False,
-    )
-    with request.open("GET", url) as answer:
-        found: bytes = answer.read(MAX_BYTES + 1)
-        return found
-
-
-def _checked(token: str | None) -> str:
-    found = (token or "").strip()
-    if not (found.isascii() and found.isprintable() and " " not in found):
-        raise DocumentError("openapi_token has a character that no bearer token has; check how it is read")
-    return found
-
-
-def _advice(status: int) -> str:
-    if status in (401, 403):
-        return ". Check openapi_token"
-    return ". It leads elsewhere; set openapi to that place" if 300 <= status < 400 else ""
-
-
 def judge(data: bytes, leave_out: Iterable[str] = ()) -> Document:
     """The document, without the tags and operation ids that are to be left out.
 
@@ -142,7 +78,7 @@ def judge(data: bytes, leave_out: Iterable[str] = ()) -> Document:
         DocumentError: no command line can be made of it.
     """
     try:
-        return _judged(_parse(data), frozenset(leave_out))
+        return _judged(parse(data), frozenset(leave_out))
     except (AttributeError, TypeError, ValueError) as error:
         # Something is an object, a list or a text where OpenAPI has something else.
         raise DocumentError(
@@ -166,42 +102,6 @@ def _judged(source: dict[str, Any], left_out: frozenset[str]) -> Document:
     groups = {verb.group: told.get(verb.group, "") for verb in verbs}
     title = _line(_object(source, "info").get("title")) or "An API"
     return Document(title, _prefix([verb.path for verb in verbs]), groups, verbs, source)
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML as JSON means it: no dates, no other words for true and false, and nothing that stands for something else."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
-        first: [
-            (tag, pattern) for tag, pattern in known if not tag.endswith((":bool", ":timestamp", ":merge"))
-        ]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has aliases (*); write it without")
-        return super().compose_node(parent, index)
-
-
-_PlainLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
-
-
-def _parse(data: bytes) -> dict[str, Any]:
-    if not data.strip():
-        raise DocumentError("it is empty")
-    try:
-        text = data.decode("utf-8-sig")
-        try:
-            found = json.loads(text)
-        except ValueError:
-            # Its loader is a safe one. Through JSON, so that all keys are text.
-            found = json.loads(json.dumps(yaml.load(text, _PlainLoader)))  # noqa: S506
-    except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
-        raise DocumentError(f"it is neither JSON nor YAML: {' '.join(str(error).split())[:300]}") from error
-    if not isinstance(found, dict):
-        raise DocumentError("it is no OpenAPI document: not an object at its top")
-    return found
 
 
 def _without(source: dict[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
