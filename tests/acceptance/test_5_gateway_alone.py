@@ -26,14 +26,9 @@ def inventory(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
 
 @pytest.fixture(scope="module")
 def alone(fleet: Fleet, inventory: list[Path]) -> Iterator[str]:
-    """The gateway, up as predicted, without coaches."""
-    files = fleet.files()
-    predicted = fleet.play("playbooks/site.yml", "--check", "--diff", inventory=inventory)
-    assert predicted.rc == 0, predicted.output
-    assert fleet.files() == files
+    """The gateway, up, without coaches."""
     play = fleet.play("playbooks/site.yml", "-vvv", "--diff", inventory=inventory)
     assert play.rc == 0, play.output
-    assert sorted(play.changed) == sorted(predicted.changed)
     assert fleet.seen(play.output) == [], "a secret was shown while it was made"
     yield NAME
 
