@@ -14,6 +14,7 @@ import io
 import re
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,11 +26,6 @@ from ansible_collections.claw.fleet.plugins.module_utils._image import Base, dig
 from ansible_collections.claw.fleet.plugins.modules.sandbox_image import ARGUMENT_SPEC
 from ansible_collections.claw.fleet.plugins.plugin_utils import cli, openapi, openapi_source
 
-# What makes a command line of a document is an input as well.
-_MAKERS = [
-    hashlib.sha256(Path(maker).read_bytes()).hexdigest()
-    for maker in (__file__, cli.__file__, openapi.__file__, openapi_source.__file__)
-]
 _FILES = Path(__file__).resolve().parents[2] / "roles" / "sandbox" / "files"
 _RUNTIME = _FILES / "cli" / "coachcli"
 _RECIPE = _FILES / "image"
@@ -46,6 +42,14 @@ _COMMAND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _BY_DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 
 
+def _sha256(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+# What makes a command line of a document is an input as well.
+_MAKERS = [_sha256(maker) for maker in (__file__, cli.__file__, openapi.__file__, openapi_source.__file__)]
+
+
 class ActionModule(ActionBase):
     """Judge the document, ask the machine, and ship the build's files to it if it has no such image."""
 
@@ -60,19 +64,22 @@ class ActionModule(ActionBase):
         _refuse(args)
         settings = cli.Settings(args["command"], args["credentials"], args["proxy"])
         try:
-            document = openapi.judge(
-                openapi_source.fetch(
-                    args["openapi"],
-                    token=args["openapi_token"],
-                    timeout=args["openapi_timeout"],
-                    ca_path=args["ca_path"],
-                ),
-                args["leave_out"],
-            )
+            return self._reconcile(args, settings, variables)
         except openapi_source.DocumentError as exc:
             raise AnsibleActionFail(f"openapi {args['openapi']}: {exc}. No image was built.") from None
-        args |= {"inputs": _inputs(document, settings, args), "context": None, "openapi_token": None}
-        found = self._module(args, variables)
+
+    def _reconcile(
+        self, args: dict[str, Any], settings: cli.Settings, variables: dict[str, Any]
+    ) -> dict[str, Any]:
+        data = openapi_source.fetch(
+            args["openapi"],
+            token=args["openapi_token"],
+            timeout=args["openapi_timeout"],
+            ca_path=args["ca_path"],
+        )
+        document = openapi.judge(data, args["leave_out"])
+        asked = {**args, "inputs": _inputs(document, settings, args), "context": None, "openapi_token": None}
+        found = self._module(asked, variables)
         if found.get("failed") or found["present"] or self._task.check_mode:
             return found
         why = f"differs in {', '.join(found['differs'])}"
@@ -80,17 +87,14 @@ class ActionModule(ActionBase):
             f"{variables.get('inventory_hostname')}: building {found['image']}, which {why} (minutes)"
         )
         with tempfile.TemporaryDirectory(prefix="claw-image-") as place:
-            try:
-                cli.make(document, settings, _RUNTIME, Path(place))
-            except openapi_source.DocumentError as exc:
-                raise AnsibleActionFail(f"openapi {args['openapi']}: {exc}. No image was built.") from None
+            cli.make(document, settings, _RUNTIME, Path(place))
             archive = Path(place) / "context.tar"
-            archive.write_bytes(_context(Path(place) / "coachcli", args["command"]))
+            archive.write_bytes(_context(Path(place) / "coachcli", settings.name))
             directory = self._make_tmp_path()
             try:
                 remote = self._connection._shell.join_path(directory, archive.name)
                 self._transfer_file(str(archive), remote)
-                return self._module({**args, "context": remote}, variables)
+                return self._module({**asked, "context": remote}, variables)
             finally:
                 self._remove_tmp_path(directory, force=True)
 
@@ -151,25 +155,29 @@ def _generator() -> str:
         ) from exc
 
 
+def _files(place: Path) -> Iterator[tuple[str, Path]]:
+    """The files below a directory by their names there, always in the same order."""
+    for path in sorted(place.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield str(path.relative_to(place)), path
+
+
 def _tree(place: Path) -> dict[str, str]:
     """The digest of each file below a directory."""
-    return {
-        str(path.relative_to(place)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(place.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+    return {name: _sha256(path) for name, path in _files(place)}
 
 
 def _context(package: Path, command: str) -> bytes:
     """What is sent to the build: the recipe, the package, and the command that starts it."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        for place, prefix in ((_RECIPE, ""), (package, "coachcli/")):
-            for path in sorted(place.rglob("*")):
-                if path.is_file() and "__pycache__" not in path.parts:
-                    name, data = f"{prefix}{path.relative_to(place)}", path.read_bytes()
-                    place_of, interpreter = _PROGRAMS.get(name, (name, b""))
-                    _add(tar, place_of.format(command=command), interpreter + data, program=bool(interpreter))
+        for name, path in _files(_RECIPE):
+            goal, interpreter = _PROGRAMS.get(name, (name, b""))
+            _add(
+                tar, goal.format(command=command), interpreter + path.read_bytes(), program=bool(interpreter)
+            )
+        for name, path in _files(package):
+            _add(tar, f"coachcli/{name}", path.read_bytes(), program=False)
     return archive.getvalue()
 
 

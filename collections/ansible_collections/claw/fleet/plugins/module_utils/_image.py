@@ -17,14 +17,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
-import subprocess
 import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ansible_collections.claw.fleet.plugins.module_utils import _command
 
 try:
     import docker
@@ -41,7 +43,6 @@ _DIGITS = 16
 _PING_SECONDS = 60
 _BUILD_SECONDS = 1800
 _PROOF_SECONDS = 120
-_BOOTSTRAP_SECONDS = 1800
 _WORDS = 1500
 _REFUSED = 126
 # To be raised when what is done below makes another base of the same recipe.
@@ -223,7 +224,10 @@ class Images:
             hook = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
             command += [f"--hook-dir={hook}"] if hook.is_dir() else []
             command += [base.suite, str(tree), *([base.mirror] if base.mirror else [])]
-            _run(command)
+            try:
+                _command.run(command, Path(place), os.environ)
+            except _command.CommandError as error:
+                raise ImageError(f"Debian's packages make no base, {error}") from error
             with self._engine("import the base"):
                 repository, _colon, tag = made.partition(":")
                 self._client.api.import_image(
@@ -245,24 +249,6 @@ class Images:
             yield
         except (docker.errors.DockerException, OSError, HTTPError) as error:
             raise ImageError(f"the container engine could not {deed}: {error}") from error
-
-
-def _run(command: Sequence[str]) -> None:
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_BOOTSTRAP_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ImageError(f"cannot run {command[0]}: {error}") from error
-    if done.returncode != 0:
-        raise ImageError(
-            f"Debian's packages make no base, {command[0]} failed: {done.stderr.strip()[-_WORDS:]}"
-        )
 
 
 def _unreachable(where: str, error: Exception) -> str:

@@ -97,10 +97,6 @@ def _generate(document: Document, place: Path) -> str:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise DocumentError(f"{GENERATOR} could not be run: {error}") from error
     said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).split())[-1000:]
-    if "No module named openapi_python_client" in said:
-        raise DocumentError(
-            f"{GENERATOR} is missing on the controller: {sys.executable} -m pip install {GENERATOR}"
-        )
     if done.returncode != 0 or not place.is_dir():
         raise DocumentError(f"{GENERATOR} cannot use it: {said}")
     return said
@@ -128,7 +124,7 @@ def _described(verb: Verb, module: Path) -> dict[str, Any]:
         else {
             "model": body,
             "required": verb.body_required,
-            "fields": [_plain(option) | {"flag": _flag(option, flags)} for option in verb.body],
+            "fields": [asdict(option) | {"flag": _flag(option, flags)} for option in verb.body],
         },
     }
 
@@ -155,11 +151,7 @@ def _told(option: Option, names: dict[str, str], verb: Verb) -> dict[str, Any]:
             f"{GENERATOR} has no parameter of its own for {option.name!r} of {verb.operation_id!r}; where another one is "
             "called alike rename it in the app, else leave the operation out"
         )
-    return _plain(option) | {"python": name}
-
-
-def _plain(option: Option) -> dict[str, Any]:
-    return asdict(option) | {"choices": list(option.choices)}
+    return asdict(option) | {"python": name}
 
 
 def _flag(option: Option, taken: set[str]) -> str:
