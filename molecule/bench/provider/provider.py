@@ -88,6 +88,11 @@ def said_by_user(messages: list[dict[str, Any]]) -> list[str]:
     return [text for text in said if text]
 
 
+def _is_added(message: dict[str, Any]) -> bool:
+    """Whether this is the user's only by its role, as what the gateway says of sub-agents after a tool's result."""
+    return message.get("role") == "user" and not said_by_user([message])
+
+
 def system_prompt(messages: list[dict[str, Any]]) -> str:
     """Everything that the gateway told the model about itself."""
     told = [*_of(messages, "system"), *_of(messages, "developer")]
@@ -109,10 +114,9 @@ def reply_to(messages: list[dict[str, Any]]) -> Reply:
     """Decide what to answer to a conversation."""
     said = said_by_user(messages)
     last = said[-1] if said else ""
-    if messages and messages[-1].get("role") == "tool":
-        return Reply(
-            words=["The", "tool", "said:", *text_of(messages[-1].get("content")).split()], directive="tool"
-        )
+    newest = next((message for message in reversed(messages) if not _is_added(message)), {})
+    if newest.get("role") == "tool":
+        return Reply(words=["The", "tool", "said:", *text_of(newest.get("content")).split()], directive="tool")
     found = _DIRECTIVE.search(last)
     if found is None:
         prompt = system_prompt(messages)

@@ -27,9 +27,11 @@ from ansible_collections.claw.fleet.plugins.module_utils._agent_plan import (
     warnings,
 )
 from ansible_collections.claw.fleet.plugins.module_utils._coach import Row
+from ansible_collections.claw.fleet.plugins.module_utils._containers import Containers
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway
 from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest
 from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries, Roster
+from ansible_collections.claw.fleet.plugins.module_utils._sandbox import Sandbox, refuse_unguarded
 from ansible_collections.claw.fleet.plugins.module_utils._workspace import (
     DIR_MODE,
     OwnedFile,
@@ -72,6 +74,7 @@ class Agents:
     def __init__(self, gateway: Gateway, roster: Roster | None = None) -> None:
         self.gateway = gateway
         self.roster = roster or Roster(gateway)
+        self.sandbox = Sandbox.load(gateway)
         self._state = Path(gateway.state_dir)
 
     def reconcile(
@@ -89,6 +92,8 @@ class Agents:
         the errors of roster, gateway and manifest are about all of them.
         """
         rows = _coach.check_rows(rows)
+        if self.sandbox:
+            refuse_unguarded(self.gateway)
         with nullcontext() if check else self.roster.lock():
             served = self.roster.entries()
             manifest = Manifest(self.gateway)
@@ -182,6 +187,7 @@ class Agents:
             "name": row["name"],
             "workspace": str(self._state / "workspaces" / agent_id),
             "agentDir": str(self._state / "agents" / agent_id / "agent"),
+            **(self.sandbox.entry(self.gateway, agent_id) if self.sandbox else {}),
         }
 
     def _directories(self, agent_id: str, fresh: bool) -> list[tuple[str, str]]:
@@ -292,6 +298,7 @@ class Agents:
         if not gone:
             return
         running = self._wait_running()
+        self._remove_containers(gone)
         for agent_id in sorted(gone):
             if running:
                 _removal.remove_jobs(self.gateway, agent_id)
@@ -300,6 +307,14 @@ class Agents:
                 _removal.set_aside(self.gateway, agent_id, stamp, comes_back=agent_id in back)
             manifest.forget(agent_id)
             manifest.save()
+
+    def _remove_containers(self, gone: set[str]) -> None:
+        if not self.sandbox:
+            return
+        containers = Containers(self.gateway, self.sandbox.docker_host)
+        for container in containers.all():
+            if container.agent_id in gone:
+                containers.remove(container)
 
     def _removal_diff(self, agent_id: str, comes_back: bool) -> dict[str, str]:
         with self._as_gateway():

@@ -19,7 +19,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible_collections.claw.fleet.plugins.module_utils import _coach, _durable
+from ansible_collections.claw.fleet.plugins.module_utils import _coach, _durable, _sandbox
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
     REDACTED,
     Gateway,
@@ -30,6 +30,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
 from ansible_collections.claw.fleet.plugins.module_utils._supervisor import UnitState
 
 _KEYS = {"name", "workspace", "agentDir"}
+_ALLOWED = (_KEYS, _KEYS | _sandbox.KEYS)
 # OpenClaw reads no include above 2 MB.
 _MAX_BYTES = 2_000_000
 _ATTEMPTS = 3
@@ -161,7 +162,7 @@ class Roster:
                 _coach.check_agent_id(name)
             except ValueError as error:
                 faults.append(f"an agent's id {error}")
-            if entry.keys() != _KEYS:
+            if entry.keys() not in _ALLOWED:
                 faults.append(f"the entry of {name} has the keys {', '.join(sorted(entry))}")
             for key in ("workspace", "agentDir"):
                 home = str(entry.get(key) or "")

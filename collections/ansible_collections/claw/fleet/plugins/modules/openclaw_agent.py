@@ -19,6 +19,8 @@ description:
     stopped is not started.
   - Also where nothing is to be changed, a running gateway is asked whether it serves what is in the roster,
     so a run that was interrupted is made good by the next one.
+  - Where the role P(claw.fleet.sandbox#role) has said what the tools of this gateway's agents run in, each entry has it;
+    another image or other limits are one change of the roster. The container of an agent that is removed is taken away.
   - A row with an C(error) is carried past untouched, and the agent it has goes on being served.
   - An agent that was removed can come back with the same id and remembers nothing. A running gateway keeps
     the removed agent's database open, so such a row is in error until the gateway has been restarted, if the
@@ -186,6 +188,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents, AgentsError
 from ansible_collections.claw.fleet.plugins.module_utils._coach import CoachListError
+from ansible_collections.claw.fleet.plugins.module_utils._containers import ContainersError
 from ansible_collections.claw.fleet.plugins.module_utils._durable import DurableError
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
     DEFAULT_CONFIG_ROOT,
@@ -243,7 +246,15 @@ def main() -> None:
             check=module.check_mode,
         )
         stopped = {} if outcome.served else {"stopped": gateway.describe_end(gateway.unit_state())}
-    except (AgentsError, CoachListError, DurableError, GatewayError, ManifestError, RosterError) as error:
+    except (
+        AgentsError,
+        CoachListError,
+        ContainersError,
+        DurableError,
+        GatewayError,
+        ManifestError,
+        RosterError,
+    ) as error:
         module.fail_json(msg=str(error), invocation=invocation)
     result = outcome._asdict() | stopped
     for warning in result.pop("warnings"):
