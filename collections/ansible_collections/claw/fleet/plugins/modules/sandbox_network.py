@@ -94,12 +94,12 @@ def reconcile(networks: Networks, wanted: Wanted, check: bool) -> dict[str, Any]
         if not check:
             if network:
                 networks.remove(network)
-            made = networks.create(wanted)
+            network = networks.create(wanted)
     return {
         "changed": changed,
-        "id": "" if changed and check else made.id if changed else network.id,
+        "id": network.id if network and not (changed and check) else "",
         "gateway": wanted.gateway,
-        "recreated": changed and network is not None,
+        "recreated": changed and before != {},
         "diff": {"before": _lines(before), "after": _lines(wanted.settings)},
     }
 
