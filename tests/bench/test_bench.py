@@ -44,6 +44,15 @@ def test_hosts_have_a_parent_that_the_engine_accepts(cgroups: int, driver: str, 
     assert "--privileged" not in options
 
 
+def test_hosts_get_what_an_engine_needs_only_where_they_run_one() -> None:
+    plain, engine = (hosts.host_options(2, "systemd", engine=engine) for engine in (False, True))
+    assert engine[: len(plain)] == plain
+    more = engine[len(plain) :]
+    assert {"--security-opt=systempaths=unconfined", "--volume=/var/lib/docker"} < set(more)
+    # Who may write to the kernel's settings must not do so by itself when the host starts.
+    assert any("systemd-sysctl.service" in option for option in more)
+
+
 @pytest.mark.parametrize("name", ["", "Upper", "a b", "-a", "a;b"])
 def test_a_bad_name_is_refused_before_anything_happens(tmp_path: Path, name: str) -> None:
     with pytest.raises(BenchError, match="cannot name"):

@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     create = commands.add_parser("create", help="an engine, the image, a network, hosts and SSH to them")
     create.add_argument("hosts", nargs="+", metavar="HOST", help="names of hosts, such as machine1")
     create.add_argument("--provider", action="store_true", help="with the LLM provider's stand-in")
+    create.add_argument("--engine", action="store_true", help="new hosts can run containers of their own")
     create.set_defaults(run=_create)
 
     furnished = commands.add_parser(
@@ -60,7 +61,9 @@ def _bench(options: argparse.Namespace) -> hosts.Bench:
 def _create(options: argparse.Namespace) -> int:
     bench = _bench(options)
     changed = engine.up(bench.state)
-    changed |= hosts.create(bench, options.hosts, debian=options.debian, provider=options.provider)
+    changed |= hosts.create(
+        bench, options.hosts, debian=options.debian, provider=options.provider, engine=options.engine
+    )
     print(json.dumps({"changed": changed, **bench.facts()}))
     return 0
 

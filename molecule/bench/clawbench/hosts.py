@@ -34,6 +34,14 @@ CGROUP_PARENT = "clawbench"
 USER = "operator"
 PROVIDER_PORT = 18080
 PROVIDER = Path(__file__).resolve().parents[1] / "provider" / "provider.py"
+# For an engine within a host: it writes to /proc/sys, mounts a /proc of its own, and needs for its layers another file
+# system than the host's, which is layers itself. As /proc/sys is the kernel's own then, a host applies none of Debian's
+# settings to it; the network's are the host's alone.
+_ENGINE_OPTIONS = [
+    "--security-opt=systempaths=unconfined",
+    "--volume=/var/lib/docker",
+    "--volume=/dev/null:/etc/systemd/system/systemd-sysctl.service:ro",
+]
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
@@ -84,8 +92,13 @@ class Bench:
         return done.stdout.strip()
 
 
-def create(bench: Bench, hosts: Sequence[str], *, debian: str = "12", provider: bool = False) -> bool:
-    """Bring the bench up; what already runs stays as it is. Returns whether anything was made or started."""
+def create(
+    bench: Bench, hosts: Sequence[str], *, debian: str = "12", provider: bool = False, engine: bool = False
+) -> bool:
+    """Bring the bench up; what already runs stays as it is. Returns whether anything was made or started.
+
+    With `engine` new hosts can run a container engine of their own, which is for the roles or tests to install.
+    """
     for name in (bench.name, *hosts):
         if not _NAME.fullmatch(name):
             raise BenchError(
@@ -96,7 +109,7 @@ def create(bench: Bench, hosts: Sequence[str], *, debian: str = "12", provider: 
     _keypair(bench)
     changed = _network(bench)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        changed |= any(list(pool.map(lambda host: _host(bench, host, tag), hosts)))
+        changed |= any(list(pool.map(lambda host: _host(bench, host, tag, engine=engine), hosts)))
     if provider:
         changed |= _provider(bench, tag)
     _write_facts(bench, hosts, tag, provider=provider)
@@ -174,12 +187,13 @@ def _state_of(container: str) -> str:
     return docker("ps", "--all", "--filter", f"name=^{container}$", "--format", "{{.State}}")
 
 
-def host_options(cgroups: int, driver: str) -> list[str]:
+def host_options(cgroups: int, driver: str, *, engine: bool = False) -> list[str]:
     """What the engine must grant so that systemd, with hardened and limited units, runs in a container.
 
     Args:
         cgroups: the version of control groups that the engine works with, 1 or 2.
         driver: who makes its groups, "cgroupfs" or "systemd".
+        engine: whether the host is to run containers of its own.
     """
     # SYS_ADMIN: the mounts of hardened units. SYS_PTRACE: their user namespaces. NET_ADMIN: their firewall.
     options = ["--cap-add=SYS_ADMIN", "--cap-add=SYS_PTRACE", "--cap-add=NET_ADMIN"]
@@ -188,10 +202,11 @@ def host_options(cgroups: int, driver: str) -> list[str]:
     options += ["--cgroupns=host", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw"]
     in_systemd = cgroups == 2 and driver == "systemd"
     options.append("--cgroup-parent=" + (f"{CGROUP_PARENT}.slice" if in_systemd else f"/{CGROUP_PARENT}"))
-    return [*options, "--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec,mode=1777"]
+    options += ["--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec,mode=1777"]
+    return options + (_ENGINE_OPTIONS if engine else [])
 
 
-def _host(bench: Bench, host: str, tag: str) -> bool:
+def _host(bench: Bench, host: str, tag: str, *, engine: bool) -> bool:
     container = bench.container(host)
     state = _state_of(container)
     if state == "running":
@@ -212,7 +227,7 @@ def _host(bench: Bench, host: str, tag: str) -> bool:
             f"--network={bench.network}",
             f"--network-alias={host}",
             f"--label={LABEL}={bench.name}",
-            *host_options(int(cgroups), driver),
+            *host_options(int(cgroups), driver, engine=engine),
             tag,
             why=f"start {host}",
         )

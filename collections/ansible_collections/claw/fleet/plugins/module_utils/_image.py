@@ -20,27 +20,19 @@ import json
 import os
 import shutil
 import tempfile
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.claw.fleet.plugins.module_utils import _command
+from ansible_collections.claw.fleet.plugins.module_utils import _command, _engine
 
-try:
-    import docker
+with contextlib.suppress(ImportError):
     import docker.errors
-    from urllib3.exceptions import HTTPError
-except ImportError:
-    SDK_MISSING: str | None = traceback.format_exc()
-else:
-    SDK_MISSING = None
 
 INPUTS = "claw.fleet.inputs"
 _BASE = "claw.fleet.base"
 _DIGITS = 16
-_PING_SECONDS = 60
 _BUILD_SECONDS = 1800
 _PROOF_SECONDS = 120
 _WORDS = 1500
@@ -88,10 +80,9 @@ class Images:
         """Raises ImageError where no engine answers."""
         self.name = name
         try:
-            self._client = docker.DockerClient(base_url=docker_host, timeout=_PING_SECONDS)
-            self._client.ping()
-        except (docker.errors.DockerException, OSError) as error:
-            raise ImageError(_unreachable(docker_host, error)) from error
+            self._client = _engine.connect(docker_host)
+        except _engine.EngineError as error:
+            raise ImageError(str(error)) from error
 
     def find(self, tag: str) -> Any | None:
         """The image with this tag, if it is there."""
@@ -247,15 +238,8 @@ class Images:
     def _engine(self, deed: str) -> Iterator[None]:
         try:
             yield
-        except (docker.errors.DockerException, OSError, HTTPError) as error:
+        except _engine.ERRORS as error:
             raise ImageError(f"the container engine could not {deed}: {error}") from error
-
-
-def _unreachable(where: str, error: Exception) -> str:
-    words = str(error)
-    if "Permission denied" in words:
-        return f"the container engine at {where} refuses this user: become root, or name another docker_host"
-    return f"no container engine answers at {where} ({words}): install or start one, or name its docker_host"
 
 
 def _tail(said: Sequence[str]) -> str:

@@ -160,9 +160,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.claw.fleet.plugins.module_utils._engine import SDK_HINT, SDK_MISSING
 from ansible_collections.claw.fleet.plugins.module_utils._image import (
     INPUTS,
-    SDK_MISSING,
     Base,
     ImageError,
     Images,
@@ -241,10 +241,7 @@ def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     if SDK_MISSING:
-        module.fail_json(
-            msg=missing_required_lib("docker", reason="(Debian: apt-get install python3-docker)"),
-            exception=SDK_MISSING,
-        )
+        module.fail_json(msg=missing_required_lib("docker", reason=SDK_HINT), exception=SDK_MISSING)
     try:
         module.exit_json(**reconcile(module.params, module.check_mode))
     except ImageError as error:

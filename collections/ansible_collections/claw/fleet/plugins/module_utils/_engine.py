@@ -1,0 +1,49 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The container engine of a machine, asked with the Docker SDK for Python.
+
+PRIVATE to claw.fleet: may change at any time.
+
+It needs that SDK on the machine, 5.0 or later (Debian: python3-docker).
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+try:
+    import docker
+    import docker.errors
+    from urllib3.exceptions import HTTPError
+except ImportError:
+    SDK_MISSING: str | None = traceback.format_exc()
+    ERRORS: tuple[type[Exception], ...] = (OSError,)
+else:
+    SDK_MISSING = None
+    # requests, which the SDK is built on, raises what is an OSError.
+    ERRORS = (docker.errors.DockerException, OSError, HTTPError)
+
+SDK_HINT = "(Debian: apt-get install python3-docker)"
+_SECONDS = 60
+
+
+class EngineError(Exception):
+    """The engine does not answer; str() says what happened and what to do."""
+
+
+def connect(docker_host: str) -> Any:
+    """A client of the engine that answers there."""
+    try:
+        client = docker.DockerClient(base_url=docker_host, timeout=_SECONDS)
+        client.ping()
+    except ERRORS as error:
+        raise EngineError(_unreachable(docker_host, str(error))) from error
+    return client
+
+
+def _unreachable(where: str, words: str) -> str:
+    if "Permission denied" in words:
+        return f"the container engine at {where} refuses this user: become root, or name another docker_host"
+    return f"no container engine answers at {where} ({words}): install or start one, or name its docker_host"
