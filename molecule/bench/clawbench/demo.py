@@ -36,6 +36,11 @@ from clawbench.shell import ROOT, BenchError, cache_dir
 
 INVENTORY = ROOT / "inventories" / "demo"
 QUESTION = "Who are you, and for whom are you there?"
+OF_CLIENTS = {
+    STAND_IN: 'tool:exec {"command": "journeyloop clients list --output table"}',
+    "": "Please look up who my clients are.",
+}
+"""What leads an agent to her tool, by the provider of models; the stand-in is told which."""
 
 
 def state_dir() -> Path:
@@ -75,7 +80,7 @@ class Demo:
             with steps.step("The image of a Debian host") as step:
                 _tag, step.note = image.ensure()
             with steps.step("The machine, and who answers as the LLM provider") as step:
-                changed = hosts.create(self.bench, [MACHINE], provider=provider == STAND_IN)
+                changed = hosts.create(self.bench, [MACHINE], provider=provider == STAND_IN, engine=True)
                 address = self.bench.facts()["hosts"][MACHINE]
                 step.note = f"{MACHINE} {address}, {provider}" + ("" if changed else ", ran already")
             with steps.step("The coach list: Django with three coaches") as step:
@@ -88,8 +93,9 @@ class Demo:
                 with steps.step(title) as step:
                     log = self.state / "log" / playbook.replace(".yml", ".log")
                     step.playbook(ROOT / "playbooks" / playbook, INVENTORY, log, env=self._ansible())
-            with steps.step("A question to each, through Django") as step:
-                answers = self._ask(asking.coaches(self.coach_list), QUESTION, step.show)
+            with steps.step("Each looks up her coach's clients, in her sandbox") as step:
+                question = OF_CLIENTS.get(provider, OF_CLIENTS[""])
+                answers = self._ask(asking.coaches(self.coach_list), question, step.show)
                 step.note = f"{sum(answer.ok for answer in answers)} of {len(answers)} answered"
         self._table(answers)
         if not all(answer.ok for answer in answers):

@@ -18,9 +18,9 @@ from clawbench.shell import write_private
 
 MACHINE = "machine1"
 COACHES = {
-    "coach-anna": ("--name=Anna", "--var=companion_name=Juniper"),
-    "coach-ben": ("--name=Ben", "--var=companion_name=Basalt"),
-    "coach-clara": ("--name=Clara", "--var=companion_name=Cedar"),
+    "coach-anna": ("--name=Anna", "--var=companion_name=Juniper", "--client=Mia", "--client=Noah"),
+    "coach-ben": ("--name=Ben", "--var=companion_name=Basalt", "--client=Olga"),
+    "coach-clara": ("--name=Clara", "--var=companion_name=Cedar", "--client=Pavel", "--client=Quinn"),
 }
 STAND_IN = "stand-in"
 REAL = {

@@ -114,9 +114,10 @@ def reply_to(messages: list[dict[str, Any]]) -> Reply:
     """Decide what to answer to a conversation."""
     said = said_by_user(messages)
     last = said[-1] if said else ""
-    newest = next((message for message in reversed(messages) if not _is_added(message)), {})
-    if newest.get("role") == "tool":
-        return Reply(words=["The", "tool", "said:", *text_of(newest.get("content")).split()], directive="tool")
+    told = [message for message in messages if not _is_added(message)]
+    if told and told[-1].get("role") == "tool":
+        words = text_of(told[-1].get("content")).split()
+        return Reply(words=["The", "tool", "said:", *words], directive="tool")
     found = _DIRECTIVE.search(last)
     if found is None:
         prompt = system_prompt(messages)

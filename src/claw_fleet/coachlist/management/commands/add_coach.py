@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""manage.py add_coach AGENT_ID --name NAME [--var KEY=VALUE …]"""
+"""manage.py add_coach AGENT_ID --name NAME [--var KEY=VALUE …] [--client NAME …]"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """An id, a name, variables."""
+        """An id, a name, variables, clients."""
         parser.add_argument("agent_id", help="for example coach-anna; it cannot be changed later")
         parser.add_argument("--name", help="required for a coach who is not there yet")
         parser.add_argument(
@@ -31,6 +31,13 @@ class Command(BaseCommand):
             metavar="KEY=VALUE",
             help="a template variable; can be given several times. Of a coach who is there the others stay.",
         )
+        parser.add_argument(
+            "--client",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="a client of hers; can be given several times. One of that name who is there stays as she is.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Do it, and say what was done."""
@@ -38,20 +45,26 @@ class Command(BaseCommand):
         given = dict(_variable(item) for item in options["var"])
         coach = CompanionProfile.objects.filter(agent_id=agent_id).first()
         if coach is None:
-            self._add(CompanionProfile(agent_id=agent_id, name=options["name"] or "", vars=given))
-            return
+            coach = CompanionProfile(agent_id=agent_id, name=options["name"] or "", vars=given)
+            self._add(coach)
+        else:
+            self._change(coach, options["name"], given)
+        for name in options["client"]:
+            coach.clients.get_or_create(name=name)
+
+    def _change(self, coach: CompanionProfile, name: str | None, given: dict[str, str]) -> None:
         variables = {**coach.vars, **given} if isinstance(coach.vars, dict) else given
-        wished = {"name": coach.name if options["name"] is None else options["name"], "vars": variables}
+        wished = {"name": coach.name if name is None else name, "vars": variables}
         changes = {field: value for field, value in wished.items() if getattr(coach, field) != value}
         for field, value in changes.items():
             setattr(coach, field, value)
         _validate(coach, exclude=set(people.EDITABLE - changes.keys()) | {"agent_id"})
         people.edit(coach.pk, **changes)
         said = f"changed: {', '.join(sorted(changes))}" if changes else "is there already; nothing changed"
-        self.stdout.write(f"{agent_id} {said}.")
+        self.stdout.write(f"{coach.agent_id} {said}.")
         if coach.wanted != Wanted.RUNNING:
             self.stderr.write(
-                f"{agent_id} is wanted {coach.wanted}, and stays so. "
+                f"{coach.agent_id} is wanted {coach.wanted}, and stays so. "
                 "In the admin, Provision has it running again."
             )
 

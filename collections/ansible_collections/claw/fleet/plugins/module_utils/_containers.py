@@ -18,18 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ansible_collections.claw.fleet.plugins.module_utils import _engine
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway
 
-try:
-    import docker
+if _engine.SDK_MISSING is None:
     import docker.errors
-except ImportError:
-    _SDK = False
-else:
-    _SDK = True
 
 _LABEL = "openclaw.sandbox=1"
-_SECONDS = 60
 
 
 class ContainersError(Exception):
@@ -37,12 +32,12 @@ class ContainersError(Exception):
 
 
 class Container(NamedTuple):
-    """One container: the agent it is for, the engine's id, the image's tags and id, whether it runs."""
+    """One container: the agent it is for, the engine's ids of it and of its image, its environment."""
 
     agent_id: str
     id: str
-    image: str
-    running: bool
+    image_id: str
+    environment: dict[str, str]
 
 
 class Containers:
@@ -51,22 +46,21 @@ class Containers:
     def __init__(self, gateway: Gateway, docker_host: str) -> None:
         """Raises ContainersError where no engine answers."""
         self._workspaces = Path(gateway.state_dir) / "workspaces"
-        if not _SDK:
-            raise ContainersError(
-                "the Docker SDK for Python is missing on the machine: apt-get install python3-docker"
-            )
-        with self._engine(f"reach {docker_host}"):
-            self._client = docker.DockerClient(base_url=docker_host, timeout=_SECONDS)
-            self._client.ping()
+        if _engine.SDK_MISSING:
+            raise ContainersError(f"the Docker SDK for Python is missing on the machine {_engine.SDK_HINT}")
+        try:
+            self._client = _engine.connect(docker_host)
+        except _engine.EngineError as error:
+            raise ContainersError(str(error)) from error
 
     def all(self) -> list[Container]:
         """Those that there are, running or not."""
         with self._engine("list its containers"):
-            found = self._client.containers.list(
-                all=True, filters={"label": _LABEL}, ignore_removed=True
-            )
+            found = self._client.containers.list(all=True, filters={"label": _LABEL}, ignore_removed=True)
         told = (self._container(container.attrs) for container in found)
-        return sorted((container for container in told if container), key=lambda container: container.agent_id)
+        return sorted(
+            (container for container in told if container), key=lambda container: container.agent_id
+        )
 
     def image_id(self, image: str) -> str:
         """The engine's id of an image by its name; empty if it is not there."""
@@ -78,23 +72,24 @@ class Containers:
 
     def remove(self, container: Container) -> None:
         """End it and take it away; it may be gone already."""
-        with self._engine(f"remove the sandbox of {container.agent_id}"):
-            with contextlib.suppress(docker.errors.NotFound):
-                self._client.api.remove_container(container.id, force=True, v=True)
+        deed = f"remove the sandbox of {container.agent_id}"
+        with self._engine(deed), contextlib.suppress(docker.errors.NotFound):
+            self._client.api.remove_container(container.id, force=True, v=True)
 
     def _container(self, attributes: dict[str, Any]) -> Container | None:
         sources = [Path(mount.get("Source") or "/") for mount in attributes["Mounts"]]
         mine = [source.name for source in sources if source.parent == self._workspaces]
         if not mine:
             return None
-        running = bool(attributes["State"]["Running"])
-        return Container(mine[0], attributes["Id"], attributes["Image"], running)
+        variables = (variable.partition("=") for variable in attributes["Config"].get("Env") or [])
+        environment = {name: value for name, _is, value in variables}
+        return Container(mine[0], attributes["Id"], attributes["Image"], environment)
 
     @contextlib.contextmanager
     def _engine(self, deed: str) -> Iterator[None]:
         try:
             yield
-        except (docker.errors.DockerException, OSError) as error:
+        except _engine.ERRORS as error:
             raise ContainersError(
                 f"the container engine could not {deed}: {error}. See that it runs (systemctl status docker) and run again"
             ) from error

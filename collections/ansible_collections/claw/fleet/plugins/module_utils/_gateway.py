@@ -207,7 +207,7 @@ class Gateway:
     def rpc(self, method: str, params: Mapping[str, Any] | None = None, timeout: float = 30) -> Any:
         """The payload of an admin call, e.g. ``rpc("config.get")``."""
         body = {"method": method, "params": dict(params or {})}
-        status, answer = self._authorized("/api/v1/admin/rpc", body, {}, timeout)
+        status, answer = self._authorized("POST", "/api/v1/admin/rpc", body, {}, timeout)
         if status == 200 and isinstance(answer, dict) and answer.get("ok") is True:
             return answer.get("payload")
         raise self._refused(f"refuses {method}", status, answer)
@@ -233,7 +233,7 @@ class Gateway:
             "x-openclaw-session-key": f"agent:{agent_id}:{session}",
         }
         body = {"model": "openclaw", "input": text}
-        status, answer = self._authorized("/v1/responses", body, headers, timeout)
+        status, answer = self._authorized("POST", "/v1/responses", body, headers, timeout)
         if status != 200 or not isinstance(answer, dict) or answer.get("status") != "completed":
             raise self._refused(f"could not run a turn of {agent_id}", status, answer)
         parts = [
@@ -278,14 +278,29 @@ class Gateway:
         status, _answer = self._request("POST", "/v1/responses", {}, _bearer(token), timeout=30)
         return status != 401
 
+    def hold(self, agent_id: str, seconds: int) -> bool:
+        """Have the agent's next turn wait until `release`, that long at most; False if she is at work."""
+        return self._runs("PUT", f"hold={agent_id}&seconds={seconds}").get("held") is True
+
+    def release(self, agent_id: str) -> None:
+        """End what `hold` began."""
+        self._runs("DELETE", f"hold={agent_id}")
+
+    def _runs(self, verb: str, query: str) -> dict[str, Any]:
+        """What the fleet's own plugin knows of agents at work."""
+        status, answer = self._authorized(verb, f"/claw-fleet/runs?{query}", None, {}, timeout=30)
+        if status != 200 or not isinstance(answer, dict):
+            raise self._refused("does not say which agents are at work", status, answer)
+        return answer
+
     def _authorized(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], timeout: float
+        self, verb: str, path: str, body: Mapping[str, Any] | None, headers: Mapping[str, str], timeout: float
     ) -> tuple[int, Any]:
-        """The answer to a POST with the gateway's token; with the former one where it has not taken the new yet."""
-        status, answer = self._request("POST", path, body, {**_bearer(self.token()), **headers}, timeout)
+        """The answer to a request with the gateway's token; with the former one where it has not taken the new yet."""
+        status, answer = self._request(verb, path, body, {**_bearer(self.token()), **headers}, timeout)
         former = self._secret(self.token_file + FORMER) if status == 401 else ""
         if former:
-            status, answer = self._request("POST", path, body, {**_bearer(former), **headers}, timeout)
+            status, answer = self._request(verb, path, body, {**_bearer(former), **headers}, timeout)
         return status, answer
 
     def _secret(self, path: str) -> str:

@@ -5,15 +5,16 @@
 
 PRIVATE to claw.fleet: may change at any time.
 
-The descriptor ``<config_dir>/sandbox.json`` is written by the role claw.fleet.sandbox. It stands in the roster rather than
-in the gateway's own config because a roster can change without a restart, and because a gateway cannot write it.
+It stands in the roster rather than in the gateway's own config because a roster can change without a restart, and because
+a gateway cannot write it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ GUARD = "claw-fleet-guard"
 """The plugin that refuses what the fleet has not named."""
 KEYS = frozenset({"sandbox", "tools"})
 """What an entry has of it."""
+
+_SCRATCH = ("/tmp", "/var/tmp", "/run")  # noqa: S108 - of the container, in memory
+MARK = "CLAW_SANDBOX"
+"""The variable in a container that says what it was made of."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,15 @@ class Sandbox:
     idle_hours: int
     age_days: int
 
+    @property
+    def mark(self) -> str:
+        """What tells a container that is like this from one that was made of another descriptor."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
     @classmethod
     def load(cls, gateway: Gateway) -> Sandbox | None:
         """As the gateway's descriptor says; None if its agents have no tools."""
-        path = Path(gateway.config_dir) / "sandbox.json"
+        path = descriptor(gateway)
         data = _durable.read(path)
         if data is None:
             return None
@@ -90,7 +100,8 @@ class Sandbox:
                     "dns": list(self.dns),
                     "readOnlyRoot": True,
                     "capDrop": ["ALL"],
-                    "tmpfs": [f"{place}:size={self.scratch},mode=1777" for place in ("/tmp", "/var/tmp", "/run")],
+                    "tmpfs": [f"{place}:size={self.scratch},mode=1777" for place in _SCRATCH],
+                    "env": {MARK: self.mark},
                     "memory": self.memory,
                     "memorySwap": self.memory,
                     "cpus": self.cpus,
@@ -110,6 +121,11 @@ class Sandbox:
                 "fs": {"workspaceOnly": True},
             },
         }
+
+
+def descriptor(gateway: Gateway) -> Path:
+    """Where it is written what the gateway's agents run their tools in."""
+    return Path(gateway.config_dir) / "sandbox.json"
 
 
 def refuse_unguarded(gateway: Gateway) -> None:
