@@ -132,6 +132,23 @@ def test_tool_without_arguments_gets_an_empty_object(client: httpx.Client) -> No
     assert call["function"] == {"name": "read", "arguments": "{}"}
 
 
+def test_a_turn_can_be_of_several_calls_with_time_between_them(client: httpx.Client) -> None:
+    first, second = {"task": "tool:read {} slow:9"}, {"path": "b"}
+    body = turn(f"tool:spawn {json.dumps(first)} slow:0.2 tool:read {json.dumps(second)}")
+    for name, arguments, words in (("spawn", first, ""), ("read", second, "tick-1")):
+        events = stream(client, body)
+        assert text_of(events) == words and events[-1]["choices"][0]["finish_reason"] == "tool_calls"
+        message = ask(client, body)
+        assert message["content"] == (words or None)
+        call = message["tool_calls"][0]["function"]
+        assert (call["name"], json.loads(call["arguments"])) == (name, arguments)
+        body["messages"] += [message, {"role": "tool", "content": f"of {name}"}]
+    assert ask(client, body)["content"] == "The tool said: of read"
+    # Another word of the user's begins anew.
+    body["messages"] += [{"role": "assistant", "content": "x"}, {"role": "user", "content": "tool:read"}]
+    assert ask(client, body)["tool_calls"][0]["function"]["name"] == "read"
+
+
 def test_recall_knows_this_conversation_alone(client: httpx.Client) -> None:
     assert ask(client, turn("My dog is Rex.", "He is old.", "recall"))["content"] == (
         "2 earlier: My dog is Rex. | He is old."
