@@ -113,6 +113,17 @@ def test_slow_comes_as_it_is_made(client: httpx.Client) -> None:
     assert 1.9 < arrivals[1] < 2.9
 
 
+def test_what_is_slow_can_be_hurried(client: httpx.Client) -> None:
+    with client.stream("POST", "/v1/chat/completions", json={**turn("slow:3600"), "stream": True}) as answer:
+        lines = answer.iter_lines()
+        assert "tick-1" in next(line for line in lines if "tick-" in line)
+        try:
+            httpx.put(client.base_url.join("/_hurry"), json=True, trust_env=False).raise_for_status()
+            assert "tick-3600" in [line for line in lines if "tick-" in line][-1]
+        finally:
+            httpx.put(client.base_url.join("/_hurry"), json=False, trust_env=False).raise_for_status()
+
+
 def test_tool_is_called_and_its_result_reported(client: httpx.Client) -> None:
     body = turn('tool:exec {"command": "echo {}"} please')
     events = stream(client, body)

@@ -20,6 +20,7 @@ the last message of the user contains, so that a test drives it through real tur
                         newest N, `?after=NUMBER` the later ones
     DELETE /_requests   forget them
     PUT    /_refused    ["SHA-256 of an API key", ...]: from now on these are answered 401, and no others
+    PUT    /_hurry      true: from now on nothing is slow, also what is being said; false: it is again
 
 What it does not prove: that a real model follows a workspace's instructions, keeps to its tools, or resists
 an injection; anything about tokens (the counts are words); a provider's rate limits, timeouts and error
@@ -226,6 +227,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     memory = Memory()
     refused: frozenset[str] = frozenset()
+    hurry = threading.Event()
 
     def do_GET(self) -> None:
         """Models and remembered requests."""
@@ -250,13 +252,17 @@ class Handler(BaseHTTPRequestHandler):
         self._json(200, {"total": 0, "requests": []})
 
     def do_PUT(self) -> None:
-        """Which keys are refused."""
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if urlsplit(self.path).path != "/_refused":
-            self._error(404, "only /_refused can be put")
+        """Which keys are refused, or whether anything is slow."""
+        given = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+        path = urlsplit(self.path).path
+        if path == "/_refused":
+            type(self).refused = frozenset(given)
+        elif path == "/_hurry":
+            (self.hurry.set if given else self.hurry.clear)()
+        else:
+            self._error(404, "only /_refused and /_hurry can be put")
             return
-        type(self).refused = frozenset(json.loads(raw))
-        self._json(200, sorted(self.refused))
+        self._json(200, given)
 
     def do_POST(self) -> None:
         """A completion."""
@@ -281,7 +287,7 @@ class Handler(BaseHTTPRequestHandler):
         elif body.get("stream"):
             self._stream(body, reply)
         else:
-            time.sleep(reply.pause * len(reply.words))
+            self.hurry.wait(reply.pause * len(reply.words))
             self._json(200, _completion(body, reply))
         entry["finished"] = True
 
@@ -345,7 +351,7 @@ def _chunks(body: dict[str, Any], reply: Reply) -> Iterator[dict[str, Any]]:
 
     yield event({"role": "assistant", "content": ""})
     for number, word in enumerate(reply.words):
-        time.sleep(reply.pause)
+        Handler.hurry.wait(reply.pause)
         yield event({"content": word if number == 0 else f" {word}"})
     if reply.tool:
         yield event({"tool_calls": _tool_call(reply)})
