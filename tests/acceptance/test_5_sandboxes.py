@@ -178,7 +178,7 @@ def test_one_that_takes_all_it_can_get_is_nobody_elses_trouble(fleet: Fleet, san
     assert sandboxes.of(ANNA).id != sandbox.id
 
 
-@pytest.mark.parametrize("deed", ["kill", "stop --time=0", "pause", "rm --force"])
+@pytest.mark.parametrize("deed", ["kill", "stop --time=0", "rm --force"])
 def test_one_that_ended_by_hand_is_back_at_the_next_turn(
     fleet: Fleet, sandboxes: Sandboxes, deed: str
 ) -> None:
