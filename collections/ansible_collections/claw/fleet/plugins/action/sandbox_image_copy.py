@@ -47,9 +47,8 @@ class ActionModule(ActionBase):
     def _save(self, args: dict[str, Any], archive: Path, variables: dict[str, Any]) -> dict[str, Any]:
         if archive.exists() or self._task.check_mode:
             return {"changed": False, "present": True, "removed": []}
-        Display().display(
-            f"{variables.get('inventory_hostname')}: fetching {args['image']} to the controller"
-        )
+        host = self._task.delegate_to or variables.get("inventory_hostname")
+        Display().display(f"{host}: fetching {args['image']} to the controller")
         with self._place(archive) as remote:
             found = self._module({**args, "archive": remote}, variables)
             if not found.get("failed"):
