@@ -84,6 +84,8 @@ def copying(fleet: Fleet, tmp_path: Path) -> Iterator[Copying]:
 
 def _remove(fleet: Fleet) -> None:
     fleet.sh(f"docker image ls --quiet {NAME} | sort -u | xargs --no-run-if-empty docker image rm --force")
+    # What had its name.
+    fleet.sh("docker image prune --force")
 
 
 def _there(fleet: Fleet) -> str:

@@ -145,6 +145,7 @@ class Images:
 
     def load(self, tag: str, archive: Path, image_id: str) -> None:
         """Have the image of such a file, which has to be the one of this id."""
+        self._clear()
         with self._engine("load the image"), archive.open("rb") as file:
             for _step in self._client.api.load_image(file):
                 pass
