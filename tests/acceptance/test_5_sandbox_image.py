@@ -123,7 +123,10 @@ def test_its_user_is_nobody_and_its_command_asks_the_app(sandboxes: Sandboxes, i
     for coach in (ANNA, BEN):
         done = sandboxes.run(image, "journeyloop", "clients", "list", coach=coach)
         assert done.returncode == 0, done.stderr
-        assert [row["name"] for row in json.loads(done.stdout)] == [f"A client of {coach}"]
+        hers = f"CompanionProfile.objects.get(agent_id={coach!r}).clients.values_list('name', flat=True)"
+        names = json.loads(sandboxes.fleet.orm(f"import json; print(json.dumps(sorted({hers})))"))
+        assert sorted(row["name"] for row in json.loads(done.stdout)) == names
+        assert f"A client of {coach}" in names
     without = sandboxes.run(image, "journeyloop", "clients", "list")
     assert without.returncode == 5 and "the fleet has to provide it" in without.stderr
 
