@@ -28,6 +28,7 @@ GATEWAYS = ("gw-a", "gw-b")
 UNITS = (
     *(f"openclaw-gateway@{name}.service" for name in GATEWAYS),
     *("claw-egress.service", "claw-egress-rules.service", "claw-egress-watch.service"),
+    "claw-sandbox-workspaces.service",
 )
 WORST_EXPOSURE = 2.0
 AUDIT_REASONS = {"fs.config_include.perms_group_readable", "config.insecure_or_dangerous_flags"}
