@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -46,19 +47,28 @@ def document(sandboxes: Sandboxes, former: str, tmp_path_factory: pytest.TempPat
     sandboxes.rebuilt()
 
 
-@pytest.fixture
-def hurry(fleet: Fleet) -> Iterator[Any]:
-    """Have every turn come to its end."""
+@contextmanager
+def hurried_at_last(fleet: Fleet) -> Iterator[Callable[[], None]]:
+    """What has every turn come to its end, which they also do where the block fails."""
 
     def put(value: bool) -> None:
         httpx.put(f"{fleet.provider}/_hurry", json=value, trust_env=False).raise_for_status()
 
-    yield lambda: put(True)
-    put(False)
+    try:
+        yield lambda: put(True)
+    finally:
+        put(True)
+
+
+@pytest.fixture(autouse=True)
+def slow_again(fleet: Fleet) -> Iterator[None]:
+    """Nobody who comes later is hurried."""
+    yield
+    httpx.put(f"{fleet.provider}/_hurry", json=False, trust_env=False).raise_for_status()
 
 
 def test_a_new_image_comes_to_each_agent_once_she_is_idle(
-    fleet: Fleet, sandboxes: Sandboxes, document: str, former: str, hurry: Any
+    fleet: Fleet, sandboxes: Sandboxes, document: str, former: str
 ) -> None:
     before, pids = sandboxes.all(), [fleet.pid(name) for name in GATEWAYS]
     note = f"{sandboxes.workspace(CLARA)}/note.md"
@@ -68,37 +78,35 @@ def test_a_new_image_comes_to_each_agent_once_she_is_idle(
     assert predicted.rc == 0, predicted.output
     assert sandboxes.state() == unchanged
     between = f"{executing(CLIENTS)} {EVER} {executing(CLIENTS)}"
-    try:
-        with (
-            sandboxes.executed() as executed,
-            sandboxes.turn(ANNA, EVER, "long") as long,
-            sandboxes.turn(BEN, between, "between") as calls,
-        ):
-            until("the first of two calls", lambda: _has_called(fleet, between))
-            # They do not end in time: nobody waits for them for longer than is wanted, and everything else is done.
-            first = sandboxes.rebuilt("--diff", sandbox_openapi=document, sandbox_wait=1)
-            assert deeds(first) == deeds(predicted)
-            assert _merged(first, "recreated") == [CLARA] and _merged(first, "busy") == [ANNA, BEN]
-            assert "had turns that did not end within 1 s" in " ".join(first.output.split())
-            _has_both(sandboxes, CLARA, first.result(GATEWAYS[0], BUILD)["image"])
-            assert fleet.sh(f"cat {note}") == "to be kept"
-            # The next run waits for them.
-            with ThreadPoolExecutor(1) as pool:
-                waiting = pool.submit(sandboxes.rebuilt, sandbox_openapi=document, sandbox_wait=600)
-                until("the run to wait", lambda: fleet.machine.run(BEGAN).rc == 0, 300)
-                assert not long.done() and not calls.done()
-                hurry()
-                second = waiting.result()
-            assert (long.result().status, calls.result().status) == (200, 200)
-            assert "tick-3000" in long.result().text and "A client of coach-ben" in calls.result().text
-    finally:
-        hurry()
+    with (
+        sandboxes.executed() as executed,
+        sandboxes.turn(ANNA, EVER, "long") as long,
+        sandboxes.turn(BEN, between, "between") as calls,
+        hurried_at_last(fleet) as hurry,
+    ):
+        until("the first of two calls", lambda: _has_called(fleet, between))
+        # They do not end in time: nobody waits for them for longer than is wanted, and everything else is done.
+        first = sandboxes.rebuilt("--diff", sandbox_openapi=document, sandbox_wait=1)
+        assert not long.done() and not calls.done()
+        # The next run waits for them.
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(sandboxes.rebuilt, sandbox_openapi=document, sandbox_wait=600)
+            until("the run to wait", lambda: waiting.done() or fleet.machine.run(BEGAN).rc == 0, 300)
+            assert not long.done() and not calls.done()
+            hurry()
+            second = waiting.result()
+    assert deeds(first) == deeds(predicted)
+    assert _merged(first, "recreated") == [CLARA] and _merged(first, "busy") == [ANNA, BEN]
+    assert "had turns that did not end within 1 s" in " ".join(first.output.split())
+    assert (long.result().status, calls.result().status) == (200, 200)
+    assert "tick-3000" in long.result().text and "A client of coach-ben" in calls.result().text
     assert _merged(second, "recreated") == [ANNA, BEN] and _merged(second, "busy") == []
     assert second.result(GATEWAYS[0], BUILD)["changed"] is False
     lines = [container for container, line in executed if line.endswith(CLIENTS)]
     assert lines == [before[BEN].id] * 2, "both calls of a turn are of one sandbox"
-    for coach in (ANNA, BEN):
+    for coach in COACHES:
         _has_both(sandboxes, coach, first.result(GATEWAYS[0], BUILD)["image"])
+    assert fleet.sh(f"cat {note}") == "to be kept"
     after = sandboxes.all()
     assert not {sandbox.id for sandbox in after.values()} & {sandbox.id for sandbox in before.values()}
     assert [fleet.pid(name) for name in GATEWAYS] == pids
