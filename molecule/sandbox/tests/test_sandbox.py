@@ -28,6 +28,7 @@ GATEWAYS = ("gw-a", "gw-b")
 UNITS = (
     *(f"openclaw-gateway@{name}.service" for name in GATEWAYS),
     *("claw-egress.service", "claw-egress-rules.service", "claw-egress-watch.service"),
+    "claw-sandbox-workspaces.service",
 )
 WORST_EXPOSURE = 2.0
 AUDIT_REASONS = {"fs.config_include.perms_group_readable", "config.insecure_or_dangerous_flags"}
@@ -59,8 +60,8 @@ def answers(rows: Mapping[str, dict[str, Any]]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def containers(machine: Any, answers: dict[str, str]) -> dict[str, dict[str, Any]]:
     """The sandboxes, as the engine tells of them, by agent id."""
-    ids = machine.check_output("docker ps --quiet --filter label=openclaw.sandbox=1").split()
-    found = json.loads(machine.check_output("docker inspect %s", " ".join(ids)) if ids else "[]")
+    ids = "docker ps --quiet --filter label=openclaw.sandbox=1"
+    found = json.loads(machine.check_output(f"docker inspect $({ids})"))
     return {
         container["Config"]["Labels"]["openclaw.sessionKey"].split(":")[1]: container for container in found
     }
@@ -118,7 +119,7 @@ def test_an_agent_is_offered_what_was_named_and_executes_the_command_alone(
     for call in ('exec {"command": "id"}', 'apply_patch {"input": "x"}', "browser {}"):
         said = asking.turn(BENCH, COACH_LIST, rows["coach-anna"], f"tool:{call}")
         assert "uid=" not in said
-        assert re.search("Only `journeyloop` can be executed|has not named|isn't available", said), said
+        assert re.search("Only `journeyloop` can be executed|has not named|not found", said), said
 
 
 @pytest.mark.parametrize("unit", UNITS)
