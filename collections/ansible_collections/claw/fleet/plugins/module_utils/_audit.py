@@ -95,8 +95,10 @@ class Call(NamedTuple):
         """For people."""
         return f"{self.tool} {json.dumps(self.arguments)}"
 
-    def was(self, tool: str, arguments: Mapping[str, Any]) -> bool:
+    def was(self, tool: str, arguments: Mapping[str, Any] | None) -> bool:
         """Whether a call that was made is this one; a model may add what changes nothing."""
+        if arguments is None:
+            return tool == self.tool
         return tool == self.tool and all(
             arguments.get(name) == value for name, value in self.arguments.items()
         )

@@ -106,13 +106,13 @@ class Attempts:
     def _made(self, calls: list[Call]) -> list[Result | None]:
         """What came of each of the calls that the agent made in a turn; None of one that she did not make."""
         agent, kept = self._scene.agent, [_content(call.kept) for call in calls]
-        before = len(_transcript.calls(self._gateway, agent, self._session))
+        began = time.time()
         try:
             said = self._gateway.turn(agent, _audit.told(calls), self._session, self._seconds)
         except GatewayError as error:
             why = f"there was no turn: {error}"
             return [self._result(call, _audit.TOOL, NOT_TRIED, why) for call in calls]
-        made = _transcript.calls(self._gateway, agent, self._session)[before:]
+        made = _transcript.calls(self._gateway, agent, self._session, began)
         results: list[Result | None] = []
         for call, content in zip(calls, kept, strict=True):
             one = next((one for one in made if call.was(one.tool, one.arguments)), None)
@@ -277,8 +277,9 @@ def _started(
 ) -> Container:
     """Her container, which a turn has made or started; proof too that exec executes what it should."""
     first = Call("", "", "exec", {"command": f"{command} --help"})
+    began = time.time()
     gateway.turn(agent, _audit.told([first]), session, seconds)
-    made = [call for call in _transcript.calls(gateway, agent, session) if call.tool == "exec"]
+    made = [call for call in _transcript.calls(gateway, agent, session, began) if call.tool == "exec"]
     if made and not made[-1].completed:
         raise AuditError(
             f"{agent} cannot even execute `{command} --help` in her sandbox, so that nothing else is executed would prove "
