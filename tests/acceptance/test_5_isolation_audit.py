@@ -40,8 +40,9 @@ while True:
     names.sendto(question[:2] + b"\\x81\\x83" + question[4:], asker)
 """
 SURROUND = f"""
-ip link show audit0 >/dev/null 2>&1 || ip link add audit0 type dummy
-sysctl -q -w net.ipv6.conf.audit0.disable_ipv6=0 net.ipv6.conf.clw0.disable_ipv6=0
+set -eu
+ip link show audit0 >/dev/null 2>&1 || ip link add audit0 type bridge
+sysctl -q -w net.ipv6.conf.lo.disable_ipv6=0 net.ipv6.conf.audit0.disable_ipv6=0 net.ipv6.conf.clw0.disable_ipv6=0
 ip link set audit0 up
 ip address replace 169.254.169.254/32 dev audit0
 ip address replace {NAMESERVER}/32 dev audit0
@@ -64,6 +65,9 @@ for listed in client.containers(all=True, filters={"label": "openclaw.sandbox=1"
             config["Hostname"] = ""
         client.remove_container(told["Id"], force=True)
         client.start(client.create_container_from_config(config, told["Name"].lstrip("/"))["Id"])
+        break
+else:
+    sys.exit(f"{agent} has no sandbox")
 """
 
 
@@ -77,10 +81,13 @@ class Audited:
         """Have listeners, and every sandbox with ways out that no sandbox has by itself."""
         self.fleet.sh(SURROUND)
         for number, agent in enumerate((ANNA, CLARA), start=2):
-            assert (
-                self.fleet.turn(GATEWAY, agent, 'tool:exec {"command": "journeyloop --help"}').status == 200
-            )
+            self.started(agent)
             self.lead_out(agent, number)
+
+    def started(self, agent: str) -> None:
+        """Her sandbox is there."""
+        asked = 'tool:exec {"command": "journeyloop --help"}'
+        assert self.fleet.turn(GATEWAY, agent, asked).status == 200
 
     def lead_out(self, agent: str, number: int) -> None:
         """Its worst enemy has given a sandbox a route and IPv6."""
@@ -94,12 +101,11 @@ class Audited:
 
     def container(self, agent: str) -> str:
         """The engine's id of her sandbox."""
-        form = "{{.ID}} {{.Mounts}}"
         for line in self.fleet.sh("docker ps -q --filter label=openclaw.sandbox=1").split():
             mounts = "{{range .Mounts}}{{.Source}} {{end}}"
             if f"{STATE}/workspaces/{agent} " in self.fleet.sh(f"docker inspect -f '{mounts}' {line}"):
                 return line
-        raise AssertionError(f"{agent} has no sandbox ({form})")
+        raise AssertionError(f"{agent} has no sandbox")
 
     @property
     def targets(self) -> dict[str, Any]:
@@ -130,6 +136,7 @@ class Audited:
     @contextmanager
     def instead(self, agent: str, change: dict[str, Any]) -> Iterator[None]:
         """Another container in the place of her sandbox."""
+        self.started(agent)
         try:
             self.fleet.machine.check_output("python3 -c %s %s %s", CLONE, agent, json.dumps(change))
             yield

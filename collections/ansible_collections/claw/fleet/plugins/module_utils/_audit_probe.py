@@ -56,7 +56,7 @@ def find(names: list[str], paths: list[str]) -> dict[str, list[str]]:
     """Look for files of these names everywhere, and open what is at these paths."""
     found = _found(held=[f"{', '.join(names)}: nowhere"] if names else [])
     wanted = set(names)
-    for place, directories, files in os.walk("/"):
+    for place, directories, files in os.walk("/") if wanted else ():
         directories[:] = [name for name in directories if os.path.join(place, name) not in _NOWHERE]  # noqa: PTH118
         found["through"] += [f"{place}/{name}" for name in wanted.intersection([*directories, *files])]
     for path in paths:
