@@ -185,7 +185,7 @@ CONTAINERS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "limit of processes": ({"host": {"PidsLimit": 0}}, "fork-bomb", "shell", "the container's limits"),
     "limit of memory": ({"host": {"Memory": 0, "MemorySwap": 0}}, "memory-hog", "shell", "the container's limits"),
     "limit of a file": ({"host": {"Ulimits": []}}, "disk-hog", "shell", "the container's limits"),
-    "limit of scratch": ({"host": {"Tmpfs": {"/tmp": "mode=1777"}}}, "scratch-hog", "shell", "the container's limits"),
+    "limit of scratch": ({"host": {"Tmpfs": {"/tmp": "size=256m,mode=1777"}}}, "scratch-hog", "shell", "the container's limits"),
     "user": ({"config": {"User": "0:0"}}, "privileges", "shell", "the container's user"),
     "capabilities": ({"host": {"CapDrop": []}}, "privileges", "shell", "capabilities"),
     "new privileges": ({"host": {"SecurityOpt": []}}, "privileges", "shell", "capabilities"),

@@ -127,21 +127,6 @@ def test_tool_is_called_and_its_result_reported(client: httpx.Client) -> None:
     assert ask(client, body)["content"] == "The tool said: not found"
 
 
-def test_several_tools_are_called_at_once(client: httpx.Client) -> None:
-    said = (
-        'Do: tool:exec {"command": "a tool:read {}"}\ntool:ls\ntool:read {"path": "x"} and no tool:write {}'
-    )
-    calls = ask(client, turn(said))["tool_calls"]
-    assert [
-        (call["index"], call["function"]["name"], json.loads(call["function"]["arguments"])) for call in calls
-    ] == [
-        (0, "exec", {"command": "a tool:read {}"}),
-        (1, "ls", {}),
-        (2, "read", {"path": "x"}),
-    ]
-    assert len({call["id"] for call in calls}) == 3
-
-
 def test_tool_without_arguments_gets_an_empty_object(client: httpx.Client) -> None:
     call = ask(client, turn("tool:read"))["tool_calls"][0]
     assert call["function"] == {"name": "read", "arguments": "{}"}

@@ -5,8 +5,7 @@ the last message of the user contains, so that a test drives it through real tur
 
     slow:N              a word a second for N seconds (fractions allowed)
     count:N             the words 1 to N, without pause
-    tool:NAME {json}    a call of that tool with these arguments; in the turn's next request, what came back. More of
-                        them right behind it are more calls at once
+    tool:NAME {json}    a call of that tool with these arguments; in the turn's next request, what came back
     recall              what the user said earlier in this conversation, and how often
     status:N            an HTTP error with that status, as a provider reports one
     anything else       the markers (`SOULMARK-...` words) and the first line of the agent's own soul, from
@@ -50,7 +49,6 @@ KEPT = 2000
 _DIRECTIVE = re.compile(
     r"(?<!\S)(?:(slow|count|status):(\d+(?:\.\d+)?)|tool:([\w.-]+)[ \t]*|(recall))(?![\w-])"
 )
-_TOOL = re.compile(r"\s*tool:([\w.-]+)[ \t]*(?![\w-])")
 _MARKER = re.compile(r"SOULMARK-[A-Za-z0-9_-]+")
 _ADDED = re.compile(
     r"<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>.*?(?:<<<END_OPENCLAW_INTERNAL_CONTEXT>>>|\Z)"
@@ -66,11 +64,11 @@ _SOUL = re.compile(
 
 @dataclass
 class Reply:
-    """What to say: words as a stream with a pause before each, or calls of tools, or an error."""
+    """What to say: words as a stream with a pause before each, or a call of a tool, or an error."""
 
     words: list[str] = field(default_factory=list)
     pause: float = 0.0
-    tools: list[tuple[str, str]] = field(default_factory=list)
+    tool: tuple[str, str] | None = None
     status: int = 200
     directive: str = "default"
 
@@ -131,7 +129,7 @@ def reply_to(messages: list[dict[str, Any]]) -> Reply:
         earlier = said[:-1]
         return Reply(words=f"{len(earlier)} earlier: {' | '.join(earlier)}".split(), directive="recall")
     if tool:
-        return Reply(tools=_calls(last[found.start() :]), directive="tool")
+        return Reply(tool=(tool, _arguments(last[found.end() :])), directive="tool")
     if verb == "slow":
         seconds = float(number)
         steps = max(1, round(seconds))
@@ -143,18 +141,13 @@ def reply_to(messages: list[dict[str, Any]]) -> Reply:
     return Reply(words=[str(n) for n in range(1, int(float(number)) + 1)], directive="count")
 
 
-def _calls(text: str) -> list[tuple[str, str]]:
-    """The calls that a text begins with, each a tool and a JSON object; an empty one if there is none."""
-    calls: list[tuple[str, str]] = []
-    while found := _TOOL.match(text):
-        text = text[found.end() :]
-        try:
-            value, end = json.JSONDecoder().raw_decode(text)
-        except ValueError:
-            value, end = {}, 0
-        calls.append((found.group(1), json.dumps(value) if isinstance(value, dict) else "{}"))
-        text = text[end:]
-    return calls
+def _arguments(text: str) -> str:
+    """The JSON object that a text starts with, as JSON again; an empty one if there is none."""
+    try:
+        value, _end = json.JSONDecoder().raw_decode(text)
+    except ValueError:
+        return "{}"
+    return json.dumps(value) if isinstance(value, dict) else "{}"
 
 
 class Memory:
@@ -293,16 +286,14 @@ class Handler(BaseHTTPRequestHandler):
         sys.stderr.write(f"{self.command} {self.path.partition('?')[0]} {args[1] if len(args) > 1 else ''}\n")
 
 
-def _tool_calls(reply: Reply) -> list[dict[str, Any]]:
-    return [
-        {
-            "index": index,
-            "id": f"call_{time.time_ns()}_{index}",
-            "type": "function",
-            "function": {"name": name, "arguments": arguments},
-        }
-        for index, (name, arguments) in enumerate(reply.tools)
-    ]
+def _tool_call(reply: Reply) -> list[dict[str, Any]]:
+    name, arguments = reply.tool or ("", "{}")
+    call = {
+        "id": f"call_{time.time_ns()}",
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
+    return [{"index": 0, **call}]
 
 
 def _usage(body: dict[str, Any], reply: Reply) -> dict[str, int]:
@@ -327,26 +318,26 @@ def _chunks(body: dict[str, Any], reply: Reply) -> Iterator[dict[str, Any]]:
         return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
     yield event({"role": "assistant", "content": ""})
-    if reply.tools:
-        yield event({"tool_calls": _tool_calls(reply)})
+    if reply.tool:
+        yield event({"tool_calls": _tool_call(reply)})
     for number, word in enumerate(reply.words):
         time.sleep(reply.pause)
         yield event({"content": word if number == 0 else f" {word}"})
-    yield {**event({}, "tool_calls" if reply.tools else "stop"), "usage": _usage(body, reply)}
+    yield {**event({}, "tool_calls" if reply.tool else "stop"), "usage": _usage(body, reply)}
 
 
 def _completion(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
     """The answer in one piece."""
     message: dict[str, Any] = {"role": "assistant", "content": " ".join(reply.words)}
-    if reply.tools:
-        message = {"role": "assistant", "content": None, "tool_calls": _tool_calls(reply)}
+    if reply.tool:
+        message = {"role": "assistant", "content": None, "tool_calls": _tool_call(reply)}
     return {
         "id": f"chatcmpl-{time.time_ns()}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": body.get("model", MODEL),
         "choices": [
-            {"index": 0, "message": message, "finish_reason": "tool_calls" if reply.tools else "stop"}
+            {"index": 0, "message": message, "finish_reason": "tool_calls" if reply.tool else "stop"}
         ],
         "usage": _usage(body, reply),
     }
