@@ -305,7 +305,7 @@ def test_the_rules_that_are_missing_are_named(audited: Audited) -> None:
 
 @pytest.mark.fire
 def test_what_the_proxy_itself_could_reach_is_named(audited: Audited) -> None:
-    with rules(audited, "nft flush chain inet claw_sandbox output"):
+    with rules(audited, "nft flush chain inet claw_sandbox proxy"):
         found = audited.through("proxy", "metadata")
     assert names(found) == {("proxy", "proxy")}, found
     assert "the kernel's rules on what the proxy may reach" in found[0]["control"]
