@@ -14,7 +14,7 @@ It needs the Docker SDK for Python on the machine (Debian: python3-docker).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ if _engine.SDK_MISSING is None:
     import docker.errors
 
 _LABEL = "openclaw.sandbox=1"
+_WORKSPACE = "/workspace"
 
 
 class ContainersError(Exception):
@@ -38,6 +39,13 @@ class Container(NamedTuple):
     id: str
     image_id: str
     environment: dict[str, str]
+
+
+class Executed(NamedTuple):
+    """How a program ended in a container, and what it said on both its streams."""
+
+    status: int
+    output: str
 
 
 class Containers:
@@ -62,6 +70,56 @@ class Containers:
             (container for container in told if container), key=lambda container: container.agent_id
         )
 
+    def others(self, container: Container) -> list[tuple[str, str]]:
+        """The ids and addresses of all other agents' sandboxes that run on this machine, of any gateway."""
+        with self._engine("list its containers"):
+            found = self._client.containers.list(filters={"label": _LABEL}, ignore_removed=True)
+        told = [
+            (other.attrs["Id"], network.get("IPAddress") or "")
+            for other in found
+            for network in other.attrs["NetworkSettings"]["Networks"].values()
+        ]
+        return sorted((other, address) for other, address in told if other != container.id and address)
+
+    def networks(self, container: Container) -> list[dict[str, Any]]:
+        """The engine's account of the networks that a container is in."""
+        with self._engine(f"look at the networks of {container.agent_id}"):
+            names = self._client.api.inspect_container(container.id)["NetworkSettings"]["Networks"]
+            return [self._client.api.inspect_network(name) for name in names]
+
+    def execute(
+        self,
+        container_id: str,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        user: str = "",
+        directory: str = "/",
+        seconds: int = 60,
+    ) -> Executed:
+        """Execute something in a container, by default as its own user; status 124 or 137 where it took too long.
+
+        With 0 ``seconds`` nothing is put before the command, which has to end by itself.
+        """
+        with self._engine("execute something in a sandbox"):
+            made = self._client.api.exec_create(
+                container_id,
+                _bounded(command, seconds),
+                environment=dict(environment or {}),
+                user=user,
+                workdir=directory,
+            )["Id"]
+            output = self._client.api.exec_start(made)
+            status = self._client.api.exec_inspect(made)["ExitCode"]
+        return Executed(int(status or 0), (output or b"").decode("utf-8", "replace"))
+
+    def start(self, container_id: str, command: Sequence[str], *, seconds: int) -> int:
+        """Execute something beside, for that long at most; its process on the machine."""
+        with self._engine("start something in a sandbox"):
+            made = self._client.api.exec_create(container_id, _bounded(command, seconds))["Id"]
+            self._client.api.exec_start(made, detach=True)
+            return int(self._client.api.exec_inspect(made)["Pid"] or 0)
+
     def image_id(self, image: str) -> str:
         """The engine's id of an image by its name; empty if it is not there."""
         with self._engine(f"look for the image {image}"):
@@ -77,7 +135,11 @@ class Containers:
             self._client.api.remove_container(container.id, force=True, v=True)
 
     def _container(self, attributes: dict[str, Any]) -> Container | None:
-        sources = [Path(mount.get("Source") or "/") for mount in attributes["Mounts"]]
+        sources = [
+            Path(mount.get("Source") or "/")
+            for mount in attributes["Mounts"]
+            if mount.get("Destination") == _WORKSPACE
+        ]
         mine = [source.name for source in sources if source.parent == self._workspaces]
         if not mine:
             return None
@@ -93,3 +155,7 @@ class Containers:
             raise ContainersError(
                 f"the container engine could not {deed}: {error}. See that it runs (systemctl status docker) and run again"
             ) from error
+
+
+def _bounded(command: Sequence[str], seconds: int) -> list[str]:
+    return [*(["/usr/bin/timeout", "--kill-after=1", str(seconds)] if seconds else []), *command]

@@ -71,8 +71,11 @@ def containers(engine: Engine, tmp_path: Path) -> Containers:
 
 
 def made_of(number: int, *mounts: str | Path, env: list[str] | None = None) -> Found:
-    """A container as the engine describes it."""
-    sources: list[dict[str, Any]] = [{"Source": str(mount)} for mount in mounts]
+    """A container as the engine describes it; the last mount is where the workspace is."""
+    places = [*(f"/mnt/{at}" for at in range(len(mounts) - 1)), "/workspace"]
+    sources: list[dict[str, Any]] = [
+        {"Source": str(mount), "Destination": place} for mount, place in zip(mounts, places, strict=False)
+    ]
     # A mount in memory has no source.
     sources.append({"Type": "tmpfs"})
     return Found(
@@ -86,7 +89,8 @@ def test_whose_they_are_their_mounts_tell(containers: Containers, engine: Engine
         made_of(
             1, tmp_path / "state" / "credentials" / "coach-ben", mine / "coach-ben", env=["A=1", "B=x=y", "C"]
         ),
-        made_of(2, mine / "coach-anna"),
+        # Whoever has another's workspace as well is still herself.
+        made_of(2, mine / "coach-ben", mine / "coach-anna"),
         # Of another gateway, of something below a workspace, of the workspaces as a whole, and of nothing.
         made_of(3, "/var/lib/claw/gw-b/workspaces/coach-anna"),
         made_of(4, mine / "coach-anna" / "notes"),

@@ -1,0 +1,371 @@
+"""The audit of sandboxes: all of it is refused; and with each control taken out it fails, and names that control.
+
+Every target listens where the tests put it: the metadata address and a DNS server on an interface of the machine's own
+network namespace, the private network in the provider's container. With a control taken out nothing leaves for elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from .fleet import Fleet, Play, until
+from .kills import Say
+
+ANNA, CLARA = "coach-anna", "coach-clara"
+GATEWAY = "gw-a"
+BRIDGE = "172.29.240.1"
+NAMESERVER = "198.51.100.53"
+TASK = "Try everything that must fail"
+STATE = f"/var/lib/claw/{GATEWAY}"
+LISTENERS = f"""
+import socket, threading
+def serve(family, address):
+    server = socket.create_server((address, 80), family=family)
+    while True:
+        server.accept()[0].close()
+for family, address in ((socket.AF_INET, "169.254.169.254"), (socket.AF_INET6, "fd00:ec2::254")):
+    threading.Thread(target=serve, args=(family, address), daemon=True).start()
+names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+names.bind(("{NAMESERVER}", 53))
+while True:
+    question, asker = names.recvfrom(512)
+    names.sendto(question[:2] + b"\\x81\\x83" + question[4:], asker)
+"""
+SURROUND = f"""
+set -eu
+ip link show audit0 >/dev/null 2>&1 || ip link add audit0 type bridge
+sysctl -q -w net.ipv6.conf.lo.disable_ipv6=0 net.ipv6.conf.audit0.disable_ipv6=0 net.ipv6.conf.clw0.disable_ipv6=0
+ip link set audit0 up
+ip address replace 169.254.169.254/32 dev audit0
+ip address replace {NAMESERVER}/32 dev audit0
+ip address replace fd00:ec2::254/128 dev audit0 nodad
+ip address replace fd99::1/64 dev clw0 nodad
+systemctl stop audit-listeners 2>/dev/null || true
+systemd-run --quiet --collect --unit=audit-listeners python3 -c {shlex.quote(LISTENERS)}
+"""
+# A container like OpenClaw's for this agent, but for what is changed, in its place.
+CLONE = """
+import docker, json, sys
+client, (agent, change) = docker.APIClient(), (sys.argv[1], json.loads(sys.argv[2]))
+for listed in client.containers(all=True, filters={"label": "openclaw.sandbox=1"}):
+    told = client.inspect_container(listed["Id"])
+    if any(mount["Destination"] == "/workspace" and mount["Source"].endswith("/" + agent) for mount in told["Mounts"]):
+        host = {**told["HostConfig"], **change.get("host", {})}
+        host["Binds"] = host["Binds"] + change.get("binds", [])
+        config = {**told["Config"], **change.get("config", {}), "HostConfig": host}
+        if host["NetworkMode"] == "host":
+            config["Hostname"] = ""
+        client.remove_container(told["Id"], force=True)
+        client.start(client.create_container_from_config(config, told["Name"].lstrip("/"))["Id"])
+        break
+else:
+    sys.exit(f"{agent} has no sandbox")
+"""
+
+
+class Audited:
+    """The fleet, whose sandboxes are audited in surroundings that answer."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+
+    def surround(self) -> None:
+        """Have listeners, and every sandbox with ways out that no sandbox has by itself."""
+        self.fleet.sh(SURROUND)
+        for number, agent in enumerate((ANNA, CLARA), start=2):
+            self.started(agent)
+            self.lead_out(agent, number)
+
+    def started(self, agent: str) -> None:
+        """Her sandbox is there."""
+        asked = 'tool:exec {"command": "journeyloop --help"}'
+        assert self.fleet.turn(GATEWAY, agent, asked).status == 200
+
+    def lead_out(self, agent: str, number: int) -> None:
+        """Its worst enemy has given a sandbox a route and IPv6."""
+        pid = self.fleet.sh(f"docker inspect -f '{{{{.State.Pid}}}}' {self.container(agent)}").strip()
+        ways = (
+            f"ip route replace default via {BRIDGE}; "
+            "sysctl -q -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.eth0.disable_ipv6=0; "
+            f"ip address replace fd99::{number}/64 dev eth0 nodad; ip -6 route replace default via fd99::1"
+        )
+        self.fleet.sh(f"nsenter -t {pid} -n sh -c {shlex.quote(ways)}")
+
+    def container(self, agent: str) -> str:
+        """The engine's id of her sandbox."""
+        for line in self.fleet.sh("docker ps -q --filter label=openclaw.sandbox=1").split():
+            mounts = "{{range .Mounts}}{{.Source}} {{end}}"
+            if f"{STATE}/workspaces/{agent} " in self.fleet.sh(f"docker inspect -f '{mounts}' {line}"):
+                return line
+        raise AssertionError(f"{agent} has no sandbox")
+
+    @property
+    def targets(self) -> dict[str, Any]:
+        """What the play is told of the surroundings."""
+        provider = urlsplit(self.fleet.provider)
+        return {
+            "isolation_audit_private_hosts": [f"{provider.hostname}:{provider.port}"],
+            "isolation_audit_dns_servers": [NAMESERVER],
+        }
+
+    def play(self, *words: str, agents: tuple[str, ...] = (ANNA,), **options: Any) -> Play:
+        """Run the playbook."""
+        given = {**self.targets, "isolation_audit_agents": list(agents), **options}
+        return self.fleet.play("playbooks/isolation-audit.yml", f"--limit {GATEWAY}", *words, **given)
+
+    def through(self, *only: str, **options: Any) -> list[dict[str, str]]:
+        """What got through; the play has failed then, and names each."""
+        play = self.play(isolation_audit_only=list(only), **options)
+        told = play.result(GATEWAY, TASK)
+        found = [attempt for attempt in told["attempts"] if attempt["outcome"] == "through"]
+        assert (play.rc != 0) == bool(found), play.output
+        said = " ".join(play.output.split())
+        for attempt in found:
+            assert f"{attempt['agent']}: {attempt['name']} by {attempt['layer']} got through" in said
+        assert self.fleet.seen(play.output) == []
+        return found
+
+    @contextmanager
+    def instead(self, agent: str, change: dict[str, Any]) -> Iterator[None]:
+        """Another container in the place of her sandbox."""
+        self.started(agent)
+        try:
+            self.fleet.machine.check_output("python3 -c %s %s %s", CLONE, agent, json.dumps(change))
+            yield
+        finally:
+            self.fleet.sh(f"docker rm -f {self.container(agent)}")
+
+    def all_refused(self, say: Say | None = None) -> None:
+        """An audit of two coaches, from which nothing gets through and in which nothing is left out."""
+        self.surround()
+        before = self.fleet.files()
+        play = self.play(agents=(ANNA, CLARA))
+        assert (play.rc, play.changed) == (0, []), play.output
+        told = play.result(GATEWAY, TASK)
+        counts = told["counts"]
+        assert (counts["through"], counts["not_tried"], counts["unproven"]) == (0, 0, 0), told["table"]
+        assert counts["not_applicable"] == 2
+        assert self.fleet.files() == before
+        assert self.fleet.sh("find / -xdev -name '.claw-audit-*' -not -path '/proc/*'") == ""
+        if say:
+            say(f"isolation audit of 2 coaches: {counts['refused']} attempts, all refused")
+
+
+@pytest.fixture(scope="module")
+def audited(fleet: Fleet) -> Iterator[Audited]:
+    """The surroundings, which are taken away afterwards."""
+    audited = Audited(fleet)
+    audited.surround()
+    yield audited
+    fleet.sh("systemctl stop audit-listeners; ip link delete audit0; ip address delete fd99::1/64 dev clw0")
+
+
+def test_all_attempts_on_two_coaches_are_refused(audited: Audited, say: Say) -> None:
+    audited.all_refused(say)
+
+
+def test_in_check_mode_nothing_is_tried(audited: Audited) -> None:
+    before = audited.fleet.heard_until_now()
+    play = audited.play("--check")
+    assert (play.rc, play.changed) == (0, []), play.output
+    assert "In check mode nothing is tried" in play.output
+    assert audited.fleet.heard_until_now() == before
+
+
+CONTAINERS: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    "read-only root": ({"host": {"ReadonlyRootfs": False}}, "write-outside", "shell", "which can only be read"),
+    "limit of processes": ({"host": {"PidsLimit": 0}}, "fork-bomb", "shell", "the container's limits"),
+    "limit of memory": ({"host": {"Memory": 0, "MemorySwap": 0}}, "memory-hog", "shell", "the container's limits"),
+    "limit of a file": ({"host": {"Ulimits": []}}, "disk-hog", "shell", "the container's limits"),
+    "limit of scratch": ({"host": {"Tmpfs": {"/tmp": "size=256m,mode=1777"}}}, "scratch-hog", "shell", "the container's limits"),
+    "user": ({"config": {"User": "0:0"}}, "privileges", "shell", "the container's user"),
+    "capabilities": ({"host": {"CapDrop": []}}, "privileges", "shell", "capabilities"),
+    "new privileges": ({"host": {"SecurityOpt": []}}, "privileges", "shell", "capabilities"),
+    "system calls": (
+        {"host": {"SecurityOpt": ["no-new-privileges", "seccomp=unconfined"]}}, "privileges", "shell", "system calls",
+    ),
+    "processes": ({"host": {"PidMode": "host"}}, "processes", "shell", "processes"),
+    "engine's socket": (
+        {"binds": ["/run/docker.sock:/run/docker.sock"]}, "docker-socket", "shell", "what the container has of the machine",
+    ),
+    "other workspace": (
+        {"binds": [f"{STATE}/workspaces/{CLARA}:/opt/other"]}, "other-workspaces", "shell", "what the container has",
+    ),
+    "other credentials": (
+        {"binds": [f"{STATE}/credentials:/opt/keys:ro"]}, "other-credentials", "shell", "what the container has",
+    ),
+    "gateway's state": ({"binds": [f"{STATE}:/opt/state:ro"]}, "gateway-state", "shell", "what the container has"),
+    "the image's shell": (
+        {"binds": ["/usr/bin/dash:/usr/lib/coachcli/sh:ro"]}, "other-program", "line", "the shell of the image",
+    ),
+    "network": ({"host": {"NetworkMode": "bridge"}}, "machine-ports", "shell", "the network of sandboxes"),
+    "network's settings": ({"host": {"NetworkMode": "bridge"}}, "network-settings", "engine", "the network of sandboxes"),
+    "network namespace": ({"host": {"NetworkMode": "host"}}, "metadata", "shell", "the network of sandboxes"),
+}  # fmt: skip
+"""What is taken out of a container: the attempts that get through then, by which way, and what is named."""
+
+
+@pytest.mark.fire
+@pytest.mark.parametrize("control", CONTAINERS)
+def test_a_control_that_is_missing_in_a_container_is_named(audited: Audited, control: str) -> None:
+    change, name, layer, words = CONTAINERS[control]
+    with audited.instead(ANNA, change):
+        found = audited.through(name)
+    assert {(attempt["name"], attempt["layer"]) for attempt in found} == {(name, layer)}
+    assert all(words in attempt["control"] for attempt in found)
+
+
+def names(found: list[dict[str, str]]) -> set[tuple[str, str]]:
+    """What got through, by which way."""
+    return {(attempt["name"], attempt["layer"]) for attempt in found}
+
+
+@pytest.mark.fire
+def test_the_guard_that_is_missing_is_named(audited: Audited) -> None:
+    fleet, config = audited.fleet, f"{STATE}/openclaw.json"
+    edit = (
+        "import json,sys; p=sys.argv[1]; c=json.load(open(p)); "
+        "c['plugins']['entries']['claw-fleet-guard']['enabled']=False; json.dump(c, open(p,'w'))"
+    )
+    fleet.sh(f"cp -p {config} /root/openclaw.json")
+    try:
+        fleet.sh(f"systemctl stop openclaw-gateway@{GATEWAY}")
+        fleet.machine.check_output("python3 -c %s %s", edit, config)
+        start(fleet)
+        found = audited.through("exec-parameters", "other-program", "metacharacters", "print-key")
+    finally:
+        fleet.sh(f"systemctl stop openclaw-gateway@{GATEWAY}; cp -p /root/openclaw.json {config}")
+        start(fleet)
+    assert names(found) == {("exec-parameters", "tool")}, found
+    assert all("the gateway's guard" in attempt["control"] for attempt in found)
+
+
+def start(fleet: Fleet) -> None:
+    """Start the gateway and wait until it answers."""
+    fleet.sh(f"systemctl start openclaw-gateway@{GATEWAY}")
+    with fleet.way_in(GATEWAY) as http:
+        until("the gateway", lambda: http.get("/healthz").status_code == 200, 180)
+
+
+@pytest.mark.fire
+def test_a_key_that_tools_for_files_reach_is_named(audited: Audited) -> None:
+    """Without the link that the key's directory is mounted behind, for OpenClaw it is a place like the workspace."""
+    fleet, roster = audited.fleet, f"/etc/claw/{GATEWAY}/agents.json"
+    before = fleet.reloads()
+    fleet.sh(f"cp -p {roster} /root/agents.json; cp -p {roster} {roster}.new")
+    try:
+        fleet.sh(
+            f"sed -i s,:/var/run/credentials:,:/run/credentials:, {roster}.new; mv {roster}.new {roster}"
+        )
+        until("the roster", lambda: fleet.reloads() > before)
+        fleet.sh(f"docker rm -f {audited.container(ANNA)}")
+        found = audited.through("link-out", "print-key")
+    finally:
+        fleet.sh(f"cp -p /root/agents.json {roster}.new; mv {roster}.new {roster}")
+        until("the roster", lambda: fleet.reloads() > before + 1)
+        fleet.sh(f"docker rm -f {audited.container(ANNA)}")
+    assert ("link-out", "tool") in names(found), found
+    assert all("workspace" in attempt["control"] for attempt in found)
+
+
+@contextmanager
+def rules(audited: Audited, deed: str) -> Iterator[None]:
+    """The kernel's rules otherwise, which nobody puts back meanwhile."""
+    audited.surround()
+    try:
+        audited.fleet.sh(f"systemctl stop claw-egress-watch; {deed}")
+        yield
+    finally:
+        audited.fleet.sh("systemctl reload claw-egress-rules; systemctl start claw-egress-watch")
+
+
+@pytest.mark.fire
+def test_the_rules_that_are_missing_are_named(audited: Audited) -> None:
+    names_of_network = ("metadata", "machine-ports", "ipv6", "dns", "other-sandboxes", "proxy")
+    with rules(audited, "nft delete table inet claw_sandbox"):
+        found = audited.through(*names_of_network, agents=(ANNA, CLARA))
+    missed = {
+        ("metadata", "shell"),
+        ("machine-ports", "shell"),
+        ("ipv6", "shell"),
+        ("dns", "shell"),
+        ("proxy", "proxy"),
+    }
+    assert missed <= names(found), found
+    assert {attempt["control"].rpartition(" (")[2] for attempt in found} == {"role egress)"}
+
+
+@pytest.mark.fire
+def test_what_the_proxy_itself_could_reach_is_named(audited: Audited) -> None:
+    with rules(audited, "nft flush chain inet claw_sandbox proxy"):
+        found = audited.through("proxy", "metadata")
+    assert names(found) == {("proxy", "proxy")}, found
+    assert "the kernel's rules on what the proxy may reach" in found[0]["control"]
+
+
+@pytest.mark.fire
+def test_a_proxy_that_leads_everywhere_is_named(audited: Audited) -> None:
+    fleet, config = audited.fleet, "/etc/claw-egress/squid.conf"
+    audited.surround()
+    fleet.sh(f"cp -p {config} /root/squid.conf")
+    try:
+        fleet.sh(
+            f"sed -i '0,/^http_access/s//http_access allow all\\n&/' {config}; systemctl reload claw-egress; sleep 2"
+        )
+        found = audited.through("proxy", "metadata")
+    finally:
+        fleet.sh(f"cp -p /root/squid.conf {config}; systemctl reload claw-egress")
+    assert names(found) == {("proxy", "shell")}, found
+    assert "the proxy's own list" in found[0]["control"]
+
+
+@pytest.mark.fire
+def test_after_a_restart_of_the_engine_all_is_refused(audited: Audited) -> None:
+    audited.fleet.sh("systemctl restart docker")
+    audited.all_refused()
+
+
+@pytest.mark.fire
+def test_after_a_reboot_all_is_refused(audited: Audited) -> None:
+    fleet = audited.fleet
+    fleet.reboot()
+    with fleet.way_in(GATEWAY) as http:
+        until("the gateway", partial(_answers, http), 180)
+    audited.all_refused()
+
+
+def _answers(http: Any) -> bool:
+    try:
+        return bool(http.get("/healthz").status_code == 200)
+    except OSError:
+        return False
+    except Exception as error:
+        if type(error).__module__.startswith("httpx"):
+            return False
+        raise
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"isolation_audit_agents": ["coach-nobody"]},
+            f"{GATEWAY} serves no agent coach-nobody; it serves {ANNA}",
+        ),
+        ({"isolation_audit_only": ["nothing"]}, "only has nothing; there are other-workspaces"),
+        ({"isolation_audit_private_hosts": ["10.0.0.5"]}, "'10.0.0.5' is not HOST:PORT"),
+        ({"sandbox_command": "nothing"}, f"{ANNA} cannot even execute `nothing --help` in her sandbox"),
+    ],
+)
+def test_what_cannot_be_audited_is_said(audited: Audited, options: dict[str, Any], words: str) -> None:
+    play = audited.play(**options)
+    assert play.rc != 0
+    assert words in " ".join(play.output.split()), play.output
