@@ -377,12 +377,8 @@ def _why(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-DEEDS: dict[str, Callable[..., dict[str, list[str]]]] = {
-    deed.__name__: deed
-    for deed in (
-        find, write, link, tcp, names, proxy, sockets, processes, privileges, forks, memory, file, scratch,
-    )
-}  # fmt: skip
+_ALL = (find, write, link, tcp, names, proxy, sockets, processes, privileges, forks, memory, file, scratch)
+DEEDS: dict[str, Callable[..., dict[str, list[str]]]] = {deed.__name__: deed for deed in _ALL}
 
 
 def do(deed: dict[str, Any]) -> dict[str, list[str]]:
