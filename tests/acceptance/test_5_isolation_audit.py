@@ -25,6 +25,7 @@ BRIDGE = "172.29.240.1"
 NAMESERVER = "198.51.100.53"
 TASK = "Try everything that must fail"
 STATE = f"/var/lib/claw/{GATEWAY}"
+FILES = "find /etc/claw /var/lib/claw/*/workspaces /var/lib/claw/*/credentials -printf '%p %i %u %m %l ' -type f -printf %s -o -printf '\\n' | sort"
 LISTENERS = f"""
 import socket, threading
 def serve(family, address):
@@ -146,14 +147,14 @@ class Audited:
     def all_refused(self, say: Say | None = None) -> None:
         """An audit of two coaches, from which nothing gets through and in which nothing is left out."""
         self.surround()
-        before = self.fleet.files()
+        before = self.fleet.sh(FILES)
         play = self.play(agents=(ANNA, CLARA))
         assert (play.rc, play.changed) == (0, []), play.output
         told = play.result(GATEWAY, TASK)
         counts = told["counts"]
         assert (counts["through"], counts["not_tried"], counts["unproven"]) == (0, 0, 0), told["table"]
         assert counts["not_applicable"] == 2
-        assert self.fleet.files() == before
+        assert self.fleet.sh(FILES) == before
         assert self.fleet.sh("find / -xdev -name '.claw-audit-*' -not -path '/proc/*'") == ""
         if say:
             say(f"isolation audit of 2 coaches: {counts['refused']} attempts, all refused")

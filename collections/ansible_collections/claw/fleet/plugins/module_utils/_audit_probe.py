@@ -6,7 +6,7 @@
 PRIVATE to claw.fleet: may change at any time.
 
 `python3 -I probe.py DEED [MARKER]`: a deed in JSON, {"do": name, ...}; what came of it on standard output, in JSON: {"through":
-[what it got at], "held": [what it did not get at, and why]}. Where a marker is named, a file of that name has the same: it
+[what it got at], "held": [what it did not get at, and why]}. Where a marker is named, a file of that name appears: it
 tells that this program was executed at all. Every deed is bounded by itself and takes back what it did.
 """
 
@@ -22,9 +22,9 @@ import socket
 import stat
 import struct
 import sys
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -367,7 +367,9 @@ def scratch(limit: int, places: list[str]) -> dict[str, list[str]]:
             found["held"].append(f"{place}: {_why(error)}")
             continue
         finally:
-            path.unlink(missing_ok=True)
+            # Also where nothing could be made.
+            with suppress(OSError):
+                path.unlink()
         said = f"{place}: {limit} bytes and more" if full else f"{place}: it is full"
         found["through" if full else "held"].append(said)
     return found
@@ -377,12 +379,8 @@ def _why(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-DEEDS: dict[str, Callable[..., dict[str, list[str]]]] = {
-    deed.__name__: deed
-    for deed in (
-        find, write, link, tcp, names, proxy, sockets, processes, privileges, forks, memory, file, scratch,
-    )
-}  # fmt: skip
+_ALL = (find, write, link, tcp, names, proxy, sockets, processes, privileges, forks, memory, file, scratch)
+DEEDS: dict[str, Callable[..., dict[str, list[str]]]] = {deed.__name__: deed for deed in _ALL}
 
 
 def do(deed: dict[str, Any]) -> dict[str, list[str]]:
@@ -395,10 +393,7 @@ def main() -> None:
     """Do what is given, and tell."""
     if len(sys.argv) > 2:
         Path(sys.argv[2]).write_text("executed")
-    began = time.monotonic()
-    found: dict[str, Any] = do(json.loads(sys.argv[1]))
-    found["seconds"] = round(time.monotonic() - began, 1)
-    print(json.dumps(found))  # noqa: T201 - it is a program
+    print(json.dumps(do(json.loads(sys.argv[1]))))  # noqa: T201 - it is a program
 
 
 if __name__ == "__main__":
