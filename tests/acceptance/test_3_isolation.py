@@ -9,6 +9,7 @@ from functools import partial
 
 import httpx
 import pytest
+from clawbench.demo import engine_of_sandboxes
 
 from .fleet import Fleet, until
 
@@ -51,7 +52,10 @@ def test_no_tool_reaches_the_machine(fleet: Fleet, tool: str) -> None:
     heard = fleet.heard(after=before)
     assert heard[0]["directive"] == "tool", "the stand-in did ask for the tool"
     for request in heard:
-        assert NAMED <= set(request["tools"]) <= NAMED | OF_OPENCLAW
+        if engine_of_sandboxes() == "none":
+            assert not request["tools"]
+        else:
+            assert NAMED <= set(request["tools"]) <= NAMED | OF_OPENCLAW
     assert fleet.machine.run(f"find / -xdev -name '{mark}*' | grep .").rc == 1
     # What comes back to the model, if it is asked again at all, is that it may not.
     for request in heard[1:]:

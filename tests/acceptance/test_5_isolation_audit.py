@@ -71,6 +71,8 @@ else:
     sys.exit(f"{agent} has no sandbox")
 """
 
+pytestmark = pytest.mark.fire
+
 
 class Audited:
     """The fleet, whose sandboxes are audited in surroundings that answer."""
@@ -214,7 +216,6 @@ CONTAINERS: dict[str, tuple[dict[str, Any], str, str, str]] = {
 """What is taken out of a container: the attempts that get through then, by which way, and what is named."""
 
 
-@pytest.mark.fire
 @pytest.mark.parametrize("control", CONTAINERS)
 def test_a_control_that_is_missing_in_a_container_is_named(audited: Audited, control: str) -> None:
     change, name, layer, words = CONTAINERS[control]
@@ -229,7 +230,6 @@ def names(found: list[dict[str, str]]) -> set[tuple[str, str]]:
     return {(attempt["name"], attempt["layer"]) for attempt in found}
 
 
-@pytest.mark.fire
 def test_the_guard_that_is_missing_is_named(audited: Audited) -> None:
     fleet, config = audited.fleet, f"{STATE}/openclaw.json"
     edit = (
@@ -256,7 +256,6 @@ def start(fleet: Fleet) -> None:
         until("the gateway", lambda: http.get("/healthz").status_code == 200, 180)
 
 
-@pytest.mark.fire
 def test_a_key_that_tools_for_files_reach_is_named(audited: Audited) -> None:
     """Without the link that the key's directory is mounted behind, for OpenClaw it is a place like the workspace."""
     fleet, roster = audited.fleet, f"/etc/claw/{GATEWAY}/agents.json"
@@ -288,7 +287,6 @@ def rules(audited: Audited, deed: str) -> Iterator[None]:
         audited.fleet.sh("systemctl reload claw-egress-rules; systemctl start claw-egress-watch")
 
 
-@pytest.mark.fire
 def test_the_rules_that_are_missing_are_named(audited: Audited) -> None:
     names_of_network = ("metadata", "machine-ports", "ipv6", "dns", "other-sandboxes", "proxy")
     with rules(audited, "nft delete table inet claw_sandbox"):
@@ -304,7 +302,6 @@ def test_the_rules_that_are_missing_are_named(audited: Audited) -> None:
     assert {attempt["control"].rpartition(" (")[2] for attempt in found} == {"role egress)"}
 
 
-@pytest.mark.fire
 def test_what_the_proxy_itself_could_reach_is_named(audited: Audited) -> None:
     with rules(audited, "nft flush chain inet claw_sandbox proxy"):
         found = audited.through("proxy", "metadata")
@@ -312,7 +309,6 @@ def test_what_the_proxy_itself_could_reach_is_named(audited: Audited) -> None:
     assert "the kernel's rules on what the proxy may reach" in found[0]["control"]
 
 
-@pytest.mark.fire
 def test_a_proxy_that_leads_everywhere_is_named(audited: Audited) -> None:
     fleet, config = audited.fleet, "/etc/claw-egress/squid.conf"
     audited.surround()
@@ -328,13 +324,11 @@ def test_a_proxy_that_leads_everywhere_is_named(audited: Audited) -> None:
     assert "the proxy's own list" in found[0]["control"]
 
 
-@pytest.mark.fire
 def test_after_a_restart_of_the_engine_all_is_refused(audited: Audited) -> None:
     audited.fleet.sh("systemctl restart docker")
     audited.all_refused()
 
 
-@pytest.mark.fire
 def test_after_a_reboot_all_is_refused(audited: Audited) -> None:
     fleet = audited.fleet
     fleet.reboot()

@@ -4,9 +4,10 @@
     ask    one question to one or all of the coaches' agents, through Django, each with the coach's own key
     down   nothing of it is left but the cache of downloads
 
-State, secrets and logs are in `.demo/` of the repository (0700), or where CLAW_DEMO_STATE says; the last part
-of that path names the containers, so that two demos do not meet. With ANTHROPIC_API_KEY, OPENAI_API_KEY or
-GEMINI_API_KEY in the environment of an `up` that provider answers from then on, else the stand-in.
+State, secrets and logs are in `.demo/` of the repository (0700), or where CLAW_DEMO_STATE says; the last part of that
+path names the containers, so that two demos do not meet. With ANTHROPIC_API_KEY, OPENAI_API_KEY or GEMINI_API_KEY in
+the environment of an `up` that provider answers from then on, else the stand-in. With CLAW_DEMO_ENGINE=none agents have
+no tools.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ OF_CLIENTS = {
 def state_dir() -> Path:
     """The demo's state directory."""
     return Path(os.environ.get("CLAW_DEMO_STATE") or ROOT / ".demo").resolve()
+
+
+def engine_of_sandboxes() -> str:
+    """What agents' tools run in, as `inventories/demo` has it; with "none" they have no tools."""
+    return os.environ.get("CLAW_DEMO_ENGINE") or "docker"
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,10 @@ class Demo:
                 with steps.step(title) as step:
                     log = self.state / "log" / playbook.replace(".yml", ".log")
                     step.playbook(ROOT / "playbooks" / playbook, INVENTORY, log, env=self._ansible())
-            with steps.step("Each looks up her coach's clients, in her sandbox") as step:
-                question = OF_CLIENTS.get(provider, OF_CLIENTS[""])
+            sandboxed = engine_of_sandboxes() != "none"
+            title = "Each looks up her coach's clients, in her sandbox" if sandboxed else "A question to each"
+            with steps.step(title) as step:
+                question = OF_CLIENTS.get(provider, OF_CLIENTS[""]) if sandboxed else QUESTION
                 answers = self._ask(asking.coaches(self.coach_list), question, step.show)
                 step.note = f"{sum(answer.ok for answer in answers)} of {len(answers)} answered"
         self._table(answers)
