@@ -36,7 +36,14 @@ def neighbours(fleet: Fleet) -> tuple[str, str, str]:
 def test_no_tool_reaches_the_machine(fleet: Fleet, tool: str) -> None:
     before = fleet.heard_until_now()
     mark = uuid.uuid4().hex
-    wish = {"command": f"touch /tmp/{mark}", "path": f"/tmp/{mark}"}
+    # What each of them needs, so that none is refused for its form.
+    wish = {
+        "command": f"touch /tmp/{mark}",
+        "path": f"/tmp/{mark}",
+        "content": "x",
+        "edits": [{"oldText": "a", "newText": "b"}],
+        "input": f"*** Begin Patch\n*** Add File: /tmp/{mark}\n+x\n*** End Patch",
+    }
     given = {"id": "exec", "args": wish} if tool == "tool_call" else wish
     asked = f"tool:{tool} {json.dumps(given)}"
     reply = fleet.turn(fleet.row("coach-anna")["gateway"], "coach-anna", asked)
@@ -170,6 +177,8 @@ def test_gateways_of_one_machine_cannot_read_each_other(fleet: Fleet) -> None:
         listening = fleet.sh("ss -Hltn").splitlines()
         ports = {line.split()[3] for line in listening}
         open_ports = {port for port in ports if not port.startswith(("127.", "[::1]"))}
+        # And of what sandboxes are led out by, which is theirs alone.
+        open_ports.discard("172.29.240.1:3128")
         assert {port.rpartition(":")[2] for port in open_ports} <= {"22", "8080"}, open_ports
 
 

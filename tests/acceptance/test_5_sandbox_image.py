@@ -23,7 +23,7 @@ ANNA, BEN = "coach-anna", "coach-ben"
 
 
 class Sandboxes:
-    """The role on this machine, and what it left in its engine."""
+    """Images in this machine's engine, and what is run of them."""
 
     def __init__(self, fleet: Fleet, place: Path) -> None:
         self.fleet = fleet
@@ -35,20 +35,19 @@ class Sandboxes:
             httpx.get(url, headers=headers, trust_env=False).raise_for_status().json()
         )
         self.write(self.source)
-        task = {"ansible.builtin.include_role": {"name": "claw.fleet.sandbox"}}
-        play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}
-        (place / "sandbox.yml").write_text(json.dumps([play]))
 
     def write(self, source: dict[str, Any]) -> None:
         """Have this document."""
         self.document.write_text(json.dumps(source))
 
     def play(self, *words: str, **options: Any) -> Play:
-        """Run the role."""
-        given = {"sandbox_openapi": str(self.document), "sandbox_image_name": NAME, **options}
-        return self.fleet.play(
-            str(self.place / "sandbox.yml"), *words, ansible_python_interpreter=sys.executable, **given
-        )
+        """Run the module as the role does, which beside it would have this machine make sandboxes."""
+        given = {"openapi": str(self.document), "name": NAME, **options}
+        task = {"name": TASK, "claw.fleet.sandbox_image": given}
+        play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}
+        playbook = self.place / "sandbox.yml"
+        playbook.write_text(json.dumps([play]))
+        return self.fleet.play(str(playbook), *words, ansible_python_interpreter=sys.executable)
 
     def built(self, **options: Any) -> dict[str, Any]:
         """The result of a run that has to succeed."""
@@ -124,7 +123,10 @@ def test_its_user_is_nobody_and_its_command_asks_the_app(sandboxes: Sandboxes, i
     for coach in (ANNA, BEN):
         done = sandboxes.run(image, "journeyloop", "clients", "list", coach=coach)
         assert done.returncode == 0, done.stderr
-        assert [row["name"] for row in json.loads(done.stdout)] == [f"A client of {coach}"]
+        hers = f"CompanionProfile.objects.get(agent_id={coach!r}).clients.values_list('name', flat=True)"
+        names = json.loads(sandboxes.fleet.orm(f"import json; print(json.dumps(sorted({hers})))"))
+        assert sorted(row["name"] for row in json.loads(done.stdout)) == names
+        assert f"A client of {coach}" in names
     without = sandboxes.run(image, "journeyloop", "clients", "list")
     assert without.returncode == 5 and "the fleet has to provide it" in without.stderr
 
@@ -261,46 +263,46 @@ NOBODYS = f"127.0.0.1:9/debian@sha256:{'0' * 64}"
     ("options", "words"),
     [
         (
-            {"sandbox_docker_host": "unix:///run/nobody.sock"},
+            {"docker_host": "unix:///run/nobody.sock"},
             "no container engine answers at unix:///run/nobody.sock",
         ),
-        ({"sandbox_base": {"image": "debian:12"}}, "name it by its digest (NAME@sha256:...)"),
-        ({"sandbox_base": {"image": NOBODYS}}, "the build failed: "),
+        ({"base": {"image": "debian:12"}}, "name it by its digest (NAME@sha256:...)"),
+        ({"base": {"image": NOBODYS}}, "the build failed: "),
         pytest.param(
-            {"sandbox_base": {"packages": ["no-such-package"]}},
+            {"base": {"packages": ["no-such-package"]}},
             "Debian's packages make no base, ",
             marks=pytest.mark.fire,
         ),
-        ({"sandbox_base": {"suite": "no-such-suite"}}, "Debian's packages make no base, "),
-        ({"sandbox_command": "../sh"}, "command is '../sh'; it must be a plain name"),
-        ({"sandbox_keep_images": -1}, "keep is -1; it must be 0 or more"),
+        ({"base": {"suite": "no-such-suite"}}, "Debian's packages make no base, "),
+        ({"command": "../sh"}, "command is '../sh'; it must be a plain name"),
+        ({"keep": -1}, "keep is -1; it must be 0 or more"),
         (
-            {"sandbox_openapi": "/nonexistent/openapi.json"},
+            {"openapi": "/nonexistent/openapi.json"},
             "the OpenAPI document /nonexistent/openapi.json cannot be read",
         ),
-        ({"sandbox_openapi": "http://127.0.0.1:9/schema/"}, "http://127.0.0.1:9/schema/ cannot be read"),
-        ({"sandbox_openapi": "/dev/null"}, "openapi /dev/null: it is empty. No image was built."),
+        ({"openapi": "http://127.0.0.1:9/schema/"}, "http://127.0.0.1:9/schema/ cannot be read"),
+        ({"openapi": "/dev/null"}, "openapi /dev/null: it is empty. No image was built."),
         # Only what runs is proven: this base has Python, but nothing that the command line needs.
         pytest.param(
-            {"sandbox_base": {"packages": ["busybox-static", "python3"]}},
+            {"base": {"packages": ["busybox-static", "python3"]}},
             "the image was built, but `journeyloop --help` ends with status 1 in it where 0 is right",
             marks=pytest.mark.fire,
         ),
         pytest.param(
-            {"sandbox_base": {"packages": ["busybox", *PYTHON]}},
+            {"base": {"packages": ["busybox", *PYTHON]}},
             "/nonexistent.so",
             marks=pytest.mark.fire,
         ),
         (
-            {"sandbox_proxy": "http://user:word@proxy.example:3128"},
+            {"proxy": "http://user:word@proxy.example:3128"},
             "proxy has a user or a password in its URL",
         ),
         (
-            {"sandbox_openapi": "https://user:word@app.example/"},
+            {"openapi": "https://user:word@app.example/"},
             "openapi has a user or a password in its URL",
         ),
-        ({"sandbox_image_name": "docker.io/a/b"}, "name is 'docker.io/a/b'; it must be a plain name"),
-        ({"sandbox_command": "python3"}, "command is 'python3'; it must be a plain name"),
+        ({"name": "docker.io/a/b"}, "name is 'docker.io/a/b'; it must be a plain name"),
+        ({"command": "python3"}, "command is 'python3'; it must be a plain name"),
     ],
 )
 def test_what_cannot_be_built_leaves_everything_as_it_was(

@@ -19,6 +19,7 @@ PROMISED = {
     "fifty-gateways": {("at most", 3)},
     "one-gateway": {("at most", 3), ("at most", 1.5), ("at least", 100)},
     "clients": {("at most", 1.2), ("at most", 0)},
+    "sandboxes": set(),
 }
 
 
@@ -39,7 +40,9 @@ def test_what_was_measured_has_a_figure_for_each_promise(results: dict[str, Any]
         family = found.setdefault(row["family"], set())
         if row["target"] is not None:
             family.add((row["sense"], row["target"]))
-    assert found == PROMISED
+    # The page says of a family that it is not measured yet; but what was promised is.
+    assert {family for family, promises in PROMISED.items() if promises} <= found.keys()
+    assert found == {family: PROMISED[family] for family in found}
     assert set(report.FAMILIES) == set(FAMILIES) == set(PROMISED)
 
 

@@ -8,6 +8,7 @@ PRIVATE to claw.fleet: may change at any time.
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manife
 _SESSION = "activation"
 _STEP = "activation"
 _SHOWN = 200
+_PAUSES = (2, 5, 10)
+"""Seconds before a first turn that a gateway has failed is taken once more."""
+_ITS_OWN = (500, 503)
 
 
 class Outcome(NamedTuple):
@@ -75,13 +79,16 @@ class Activation:
             row["error"] = _coach.error(_STEP, reason)
 
     def _say(self, agent_id: str) -> str:
-        try:
-            return self._gateway.turn(agent_id, self._text, _SESSION, self._timeout)
-        except GatewayRefused as error:
-            if error.status < 500:
-                raise
-            # A gateway with a hundred new agents has been seen to fail one of them over a lock of its own.
-            return self._gateway.turn(agent_id, self._text, _SESSION, self._timeout)
+        # A busy gateway has been seen to fail a turn over a lock of its own, and to have it again after some seconds.
+        for pause in _PAUSES:
+            try:
+                return self._gateway.turn(agent_id, self._text, _SESSION, self._timeout)
+            except GatewayRefused as error:
+                # 502 is what its provider of models said, after the gateway has asked that again and again.
+                if error.status not in _ITS_OWN:
+                    raise
+                time.sleep(pause)
+        return self._gateway.turn(agent_id, self._text, _SESSION, self._timeout)
 
     def _remember(self, answered: set[str]) -> None:
         with _durable.lock(self._gateway.lock_path):

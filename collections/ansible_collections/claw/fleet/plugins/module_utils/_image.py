@@ -15,6 +15,7 @@ It needs the Docker SDK for Python on the machine, 5.0 or later (Debian: python3
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -134,6 +135,23 @@ class Images:
             image.tag(self.name, tag_of(inputs))
         self._forget_bases_but(begins_with)
         return image
+
+    def save(self, tag: str, archive: Path) -> None:
+        """Write the image with this tag to a file, which whoever has its directory may read."""
+        with self._engine("save the image"), gzip.open(archive, "wb", compresslevel=1) as file:
+            for piece in self._client.api.get_image(f"{self.name}:{tag}"):
+                file.write(piece)
+        archive.chmod(0o644)
+
+    def load(self, tag: str, archive: Path, image_id: str) -> None:
+        """Have the image of such a file, which has to be the one of this id."""
+        self._clear()
+        with self._engine("load the image"), archive.open("rb") as file:
+            for _step in self._client.api.load_image(file):
+                pass
+        image = self.find(tag)
+        if image is None or image.id != image_id:
+            raise ImageError(f"what was loaded is not {image_id}. Run again with sandbox_build: each")
 
     def prune(self, keep: int, current: str, *, check: bool) -> list[str]:
         """Remove what no container uses but the newest ``keep`` before the current; their tags."""

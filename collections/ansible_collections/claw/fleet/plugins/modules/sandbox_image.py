@@ -147,6 +147,11 @@ differs:
   type: list
   elements: str
   sample: [document]
+proxy:
+  description: The URL of the proxy that the command reaches the API by; none if empty.
+  returned: success
+  type: str
+  sample: http://172.29.240.1:3128
 removed:
   description: The images that were removed, or in check mode would be.
   returned: success
@@ -229,6 +234,7 @@ def reconcile(params: dict[str, Any], check: bool) -> dict[str, Any]:
         "present": image is not None,
         "differs": differs,
         "removed": removed,
+        "proxy": params["proxy"],
         "diff": {"before": _lines(inputs if image and not changed else known), "after": _lines(inputs)},
     }
 

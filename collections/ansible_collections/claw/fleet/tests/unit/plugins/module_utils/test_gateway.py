@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.claw.fleet.plugins.module_utils import _activation
 from ansible_collections.claw.fleet.plugins.module_utils._activation import Activation
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
     Gateway,
@@ -318,6 +319,12 @@ def test_what_is_on_disk_is_proven_although_nothing_changes(
         Roster(gateway, serve_timeout=0).apply({"anna": anna})
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first turn is taken again at once."""
+    monkeypatch.setattr(_activation, "_PAUSES", (0, 0, 0))
+
+
 def activation(gateway: Gateway, expect: str | None = None) -> Activation:
     return Activation(gateway, text="hi", expect=expect, timeout=5, parallel=2)
 
@@ -361,8 +368,11 @@ def test_a_first_turn_that_the_gateway_fails_is_taken_again(
     gateway: OfflineGateway, answers: Answers
 ) -> None:
     failed = 500, {"status": "failed", "error": {"message": "internal error"}}
-    answers.of["/v1/responses"] = [failed, answer("hello")]
+    answers.of["/v1/responses"] = [failed, failed, failed, answer("hello")]
     assert "error" not in activation(gateway).run([row(1)]).results[0]
+    provider = 502, {"error": {"message": "upstream provider error"}}
+    answers.of["/v1/responses"] = [provider, answer("hello")]
+    assert "upstream" in activation(gateway).run([row(3)]).results[0]["error"]["reason"]
     answers.of["/v1/responses"] = [(400, {"error": {"message": "no such agent"}}), answer("hello")]
     assert "no such agent" in activation(gateway).run([row(2)]).results[0]["error"]["reason"]
 
