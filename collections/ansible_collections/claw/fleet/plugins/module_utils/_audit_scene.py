@@ -16,7 +16,6 @@ import pwd
 import re
 import secrets
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -86,7 +85,7 @@ def staged(
     canaries = {what: f"{directory}-{number}" for number, what in enumerate(places)}
     words = {f"a canary of {what}": f"canary{secrets.token_hex(12)}" for what in places}
     own = state / "workspaces" / agent / directory
-    listeners: list[int] = []
+    listeners: list[str] = []
     clear(gateway, config_root)
     try:
         for what, directories in places.items():
@@ -109,9 +108,8 @@ def staged(
             _furnish(own, scene)
         yield scene
     finally:
-        for process in listeners:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGTERM)
+        for listener in listeners:
+            containers.stop(listener)
         clear(gateway, config_root)
 
 
@@ -251,7 +249,7 @@ def _scene(
     )
 
 
-def _listen(containers: Containers, peers: Sequence[tuple[str, str]], listeners: list[int]) -> list[Target]:
+def _listen(containers: Containers, peers: Sequence[tuple[str, str]], listeners: list[str]) -> list[Target]:
     """Have a listener in each of these sandboxes; those that answer within their own."""
     found = []
     for peer, address in peers:

@@ -14,6 +14,8 @@ It needs the Docker SDK for Python on the machine (Debian: python3-docker).
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,12 +115,21 @@ class Containers:
             status = self._client.api.exec_inspect(made)["ExitCode"]
         return Executed(int(status or 0), (output or b"").decode("utf-8", "replace"))
 
-    def start(self, container_id: str, command: Sequence[str], *, seconds: int) -> int:
-        """Execute something beside, for that long at most; its process on the machine."""
+    def start(self, container_id: str, command: Sequence[str], *, seconds: int) -> str:
+        """Execute something beside, for that long at most; the engine's id of it, for `stop`."""
         with self._engine("start something in a sandbox"):
             made = self._client.api.exec_create(container_id, _bounded(command, seconds))["Id"]
             self._client.api.exec_start(made, detach=True)
-            return int(self._client.api.exec_inspect(made)["Pid"] or 0)
+        return str(made)
+
+    def stop(self, started: str) -> None:
+        """End what was started. The engine has no call for that, but knows its process."""
+        with self._engine("end something in a sandbox"), contextlib.suppress(docker.errors.NotFound):
+            told = self._client.api.exec_inspect(started)
+            # Without a process there is 0, which would be ourselves.
+            if told["Running"] and told["Pid"] > 1:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(told["Pid"], signal.SIGTERM)
 
     def image_id(self, image: str) -> str:
         """The engine's id of an image by its name; empty if it is not there."""
