@@ -16,6 +16,9 @@ from clawbench.shell import docker, program
 
 from .fleet import API, Fleet, Play, until
 
+# It makes bases and images again and again; the scenario of sandboxes makes one of each, always.
+pytestmark = pytest.mark.fire
+
 NAME = "claw-test-sandbox"
 BASES = f"{NAME}-base"
 TASK = "The sandboxes' image is there"
@@ -271,7 +274,6 @@ NOBODYS = f"127.0.0.1:9/debian@sha256:{'0' * 64}"
         pytest.param(
             {"base": {"packages": ["no-such-package"]}},
             "Debian's packages make no base, ",
-            marks=pytest.mark.fire,
         ),
         ({"base": {"suite": "no-such-suite"}}, "Debian's packages make no base, "),
         ({"command": "../sh"}, "command is '../sh'; it must be a plain name"),
@@ -286,12 +288,10 @@ NOBODYS = f"127.0.0.1:9/debian@sha256:{'0' * 64}"
         pytest.param(
             {"base": {"packages": ["busybox-static", "python3"]}},
             "the image was built, but `journeyloop --help` ends with status 1 in it where 0 is right",
-            marks=pytest.mark.fire,
         ),
         pytest.param(
             {"base": {"packages": ["busybox", *PYTHON]}},
             "/nonexistent.so",
-            marks=pytest.mark.fire,
         ),
         (
             {"proxy": "http://user:word@proxy.example:3128"},
