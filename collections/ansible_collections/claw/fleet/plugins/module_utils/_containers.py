@@ -46,6 +46,7 @@ class Containers:
     def __init__(self, gateway: Gateway, docker_host: str) -> None:
         """Raises ContainersError where no engine answers."""
         self._workspaces = Path(gateway.state_dir) / "workspaces"
+        self._where = docker_host
         if _engine.SDK_MISSING:
             raise ContainersError(f"the Docker SDK for Python is missing on the machine {_engine.SDK_HINT}")
         try:
@@ -91,5 +92,6 @@ class Containers:
             yield
         except _engine.ERRORS as error:
             raise ContainersError(
-                f"the container engine could not {deed}: {error}. See that it runs (systemctl status docker) and run again"
+                f"the container engine at {self._where} could not {deed}: {error}. See that it runs (systemctl status "
+                "docker, or claw-podman@NAME) and run again"
             ) from error

@@ -135,6 +135,13 @@ class Images:
         self._forget_bases_but(begins_with)
         return image
 
+    def load(self, original: Any, tag: str) -> None:
+        """Have another engine's image of this name."""
+        with self._engine("copy the image"):
+            found = self._client.images.load(original.save(named=f"{self.name}:{tag}"))
+        if original.id not in [image.id for image in found]:
+            raise ImageError("the image was copied and is another one now: run again, and look at the engine's log")
+
     def prune(self, keep: int, current: str, *, check: bool) -> list[str]:
         """Remove what no container uses but the newest ``keep`` before the current; their tags."""
         with self._engine("look for images that are used"):
@@ -183,6 +190,8 @@ class Images:
                 read_only=True,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
+                # Of what an engine may log to by itself, not everything can be read again.
+                log_config={"Type": "json-file"},
             )
             try:
                 container.start()
@@ -220,9 +229,9 @@ class Images:
             except _command.CommandError as error:
                 raise ImageError(f"Debian's packages make no base, {error}") from error
             with self._engine("import the base"):
-                repository, _colon, tag = made.partition(":")
+                # The tag within the name: Podman does not heed another.
                 self._client.api.import_image(
-                    src=str(tree), repository=repository, tag=tag, changes=[f"LABEL {_BASE}={tag}"]
+                    src=str(tree), repository=made, changes=[f"LABEL {_BASE}={made.rpartition(':')[2]}"]
                 )
         return made
 

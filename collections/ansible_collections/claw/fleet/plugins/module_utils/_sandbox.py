@@ -27,6 +27,10 @@ KEYS = frozenset({"sandbox", "tools"})
 """What an entry has of it."""
 
 _SCRATCH = ("/tmp", "/var/tmp", "/run")  # noqa: S108 - of the container, in memory
+# Podman has its own at /run, where it brings what OpenClaw ends processes with.
+_SCRATCH_OF_PODMAN = _SCRATCH[:2]
+# Of a rootless engine who is not root is told by number, and is the gateway's user outside.
+_USER_OF_PODMAN = "1000:1000"
 MARK = "CLAW_SANDBOX"
 """The variable in a container that says what it was made of."""
 
@@ -85,6 +89,8 @@ class Sandbox:
     def entry(self, gateway: Gateway, agent_id: str) -> dict[str, Any]:
         """What the agent's roster entry has of it."""
         state = Path(gateway.state_dir)
+        podman = self.engine == "podman"
+        scratch = _SCRATCH_OF_PODMAN if podman else _SCRATCH
         return {
             "sandbox": {
                 "mode": "all",
@@ -100,7 +106,7 @@ class Sandbox:
                     "dns": list(self.dns),
                     "readOnlyRoot": True,
                     "capDrop": ["ALL"],
-                    "tmpfs": [f"{place}:size={self.scratch},mode=1777" for place in _SCRATCH],
+                    "tmpfs": [f"{place}:size={self.scratch},mode=1777" for place in scratch],
                     "env": {MARK: self.mark},
                     "memory": self.memory,
                     "memorySwap": self.memory,
@@ -112,6 +118,7 @@ class Sandbox:
                     # for files do not reach it.
                     "binds": [f"{state / 'credentials' / agent_id}:/var{self.credentials_dir}:ro"],
                     "dangerouslyAllowExternalBindSources": True,
+                    **({"user": _USER_OF_PODMAN} if podman else {}),
                 },
             },
             "tools": {
