@@ -38,18 +38,21 @@ class Settings:
     stack: ExitStack
     grounds: dict[str, Ground] = field(default_factory=dict)
 
-    def ground(self, name: str, machines: int, gateways: int, *, provider: bool) -> Ground:
+    def ground(
+        self, name: str, machines: int, gateways: int, *, provider: bool, sandboxes: bool = False
+    ) -> Ground:
         """A ground by its name, brought up once and taken away at the end."""
         if name not in self.grounds:
-            ground = Ground(name, machines, gateways)
+            ground = Ground(name, machines, gateways, sandboxes=sandboxes)
             self.grounds[name] = self.stack.enter_context(ground.up(keep=self.keep, provider=provider))
         return self.grounds[name]
 
 
 class Ground:
-    """Machines with gateways, evenly, and their coach list."""
+    """Machines with gateways, evenly, and their coach list; with ``sandboxes`` agents have tools in them."""
 
-    def __init__(self, name: str, machines: int, gateways: int) -> None:
+    def __init__(self, name: str, machines: int, gateways: int, *, sandboxes: bool = False) -> None:
+        self.sandboxes = sandboxes
         self.state = cache_dir() / "bench" / f"benchmark-{name}"
         self.machines = [f"machine{number + 1}" for number in range(machines)]
         self.gateways = [gateway_stand_in.gateway_name(number) for number in range(gateways)]
@@ -62,7 +65,7 @@ class Ground:
         bench = self.fleet.bench
         try:
             engine.up(self.state)
-            hosts.create(bench, self.machines, provider=provider)
+            hosts.create(bench, self.machines, provider=provider, engine=self.sandboxes)
             facts = bench.facts()
             choose_provider(self.state)
             write_private(self.state / "machine.address", facts["hosts"][self.machines[0]] + "\n")
@@ -125,8 +128,9 @@ class Ground:
             (self.inventory / name).unlink(missing_ok=True)
             (self.inventory / name).symlink_to(DEMO / name)
         # Room for those who are added beyond the hundred.
+        mine = {"gateway_capacity": 200, "sandbox_engine": "docker" if self.sandboxes else "none"}
         gateways = {
-            name: {"ansible_host": self.machine_of(number), "gateway_port": 18789, "gateway_capacity": 200}
+            name: {"ansible_host": self.machine_of(number), "gateway_port": 18789, **mine}
             for number, name in enumerate(self.gateways)
         }
         machines: dict[str, object] = {name: {} for name in self.machines}

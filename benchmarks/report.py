@@ -17,6 +17,7 @@ FAMILIES = {
     "inventory": "The inventory",
     "clients": "What clients notice",
     "memory": "Memory",
+    "sandboxes": "Sandboxes",
 }
 HEAD = """# Benchmarks
 

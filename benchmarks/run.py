@@ -25,13 +25,14 @@ from benchmarks import (
     memory,
     one_gateway,
     report,
+    sandboxes,
 )
 from benchmarks.ground import Settings
 from benchmarks.measure import Row
 
 FAMILIES: dict[str, Callable[[Settings], list[Row]]] = {
     family.FAMILY: family.run
-    for family in (inventories, memory, hundred_files, fifty_gateways, one_gateway, clients)
+    for family in (inventories, memory, hundred_files, fifty_gateways, one_gateway, clients, sandboxes)
 }
 
 

@@ -1,7 +1,9 @@
-"""Coaches never share anything; agents have nothing to touch the machine with; one narrow way in."""
+"""Coaches never share anything; agents have no tool that touches the machine; one narrow way in."""
 
 from __future__ import annotations
 
+import json
+import re
 import uuid
 from functools import partial
 
@@ -16,6 +18,10 @@ TOOLS = (
     "sessions_spawn", "subagents", "agents_list", "browser", "web_fetch", "web_search", "canvas", "image", "message",
     "memory_search", "memory_get", "tool_call", "portal",
 )  # fmt: skip
+NAMED = {"edit", "exec", "ls", "read", "write"}
+OF_OPENCLAW = {"apply_patch", "tool_call", "tool_describe", "tool_search"}
+"""What OpenClaw offers beside the tools that were named: its catalog, and one that the guard refuses."""
+REFUSALS = "not found|has not named|takes no|only `?journeyloop`? can be|only files of the workspace"
 
 
 @pytest.fixture(scope="module")
@@ -27,20 +33,22 @@ def neighbours(fleet: Fleet) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_no_tool_is_offered_or_run(fleet: Fleet, tool: str) -> None:
+def test_no_tool_reaches_the_machine(fleet: Fleet, tool: str) -> None:
     before = fleet.heard_until_now()
     mark = uuid.uuid4().hex
-    asked = f'tool:{tool} {{"command": "touch /tmp/{mark}", "path": "/tmp/{mark}"}}'
+    wish = {"command": f"touch /tmp/{mark}", "path": f"/tmp/{mark}"}
+    given = {"id": "exec", "args": wish} if tool == "tool_call" else wish
+    asked = f"tool:{tool} {json.dumps(given)}"
     reply = fleet.turn(fleet.row("coach-anna")["gateway"], "coach-anna", asked)
     assert reply.status == 200
     heard = fleet.heard(after=before)
     assert heard[0]["directive"] == "tool", "the stand-in did ask for the tool"
     for request in heard:
-        assert not request["tools"]
-    assert fleet.machine.run(f"find /tmp /var/lib/claw -name '{mark}*' | grep .").rc == 1
-    # What comes back to the model, if it is asked again at all, is that there is no such tool.
+        assert NAMED <= set(request["tools"]) <= NAMED | OF_OPENCLAW
+    assert fleet.machine.run(f"find / -xdev -name '{mark}*' | grep .").rc == 1
+    # What comes back to the model, if it is asked again at all, is that it may not.
     for request in heard[1:]:
-        assert "not found" in str(request["messages"]).lower()
+        assert re.search(REFUSALS, str(request["messages"]), re.IGNORECASE)
 
 
 def test_an_agent_cannot_find_the_session_of_another(fleet: Fleet, neighbours: tuple[str, str, str]) -> None:

@@ -113,6 +113,17 @@ def test_slow_comes_as_it_is_made(client: httpx.Client) -> None:
     assert 1.9 < arrivals[1] < 2.9
 
 
+def test_what_is_slow_can_be_hurried(client: httpx.Client) -> None:
+    with client.stream("POST", "/v1/chat/completions", json={**turn("slow:3600"), "stream": True}) as answer:
+        lines = answer.iter_lines()
+        assert "tick-1" in next(line for line in lines if "tick-" in line)
+        try:
+            httpx.put(client.base_url.join("/_hurry"), json=True, trust_env=False).raise_for_status()
+            assert "tick-3600" in [line for line in lines if "tick-" in line][-1]
+        finally:
+            httpx.put(client.base_url.join("/_hurry"), json=False, trust_env=False).raise_for_status()
+
+
 def test_tool_is_called_and_its_result_reported(client: httpx.Client) -> None:
     body = turn('tool:exec {"command": "echo {}"} please')
     events = stream(client, body)
@@ -130,6 +141,23 @@ def test_tool_is_called_and_its_result_reported(client: httpx.Client) -> None:
 def test_tool_without_arguments_gets_an_empty_object(client: httpx.Client) -> None:
     call = ask(client, turn("tool:read"))["tool_calls"][0]
     assert call["function"] == {"name": "read", "arguments": "{}"}
+
+
+def test_a_turn_can_be_of_several_calls_with_time_between_them(client: httpx.Client) -> None:
+    first, second = {"task": "tool:read {} slow:9"}, {"path": "b"}
+    body = turn(f"tool:spawn {json.dumps(first)} slow:0.2 tool:read {json.dumps(second)}")
+    for name, arguments, words in (("spawn", first, ""), ("read", second, "tick-1")):
+        events = stream(client, body)
+        assert text_of(events) == words and events[-1]["choices"][0]["finish_reason"] == "tool_calls"
+        message = ask(client, body)
+        assert message["content"] == (words or None)
+        call = message["tool_calls"][0]["function"]
+        assert (call["name"], json.loads(call["arguments"])) == (name, arguments)
+        body["messages"] += [message, {"role": "tool", "content": f"of {name}"}]
+    assert ask(client, body)["content"] == "The tool said: of read"
+    # Another word of the user's begins anew.
+    body["messages"] += [{"role": "assistant", "content": "x"}, {"role": "user", "content": "tool:read"}]
+    assert ask(client, body)["tool_calls"][0]["function"]["name"] == "read"
 
 
 def test_recall_knows_this_conversation_alone(client: httpx.Client) -> None:

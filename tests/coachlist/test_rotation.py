@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from claw_fleet.coachlist import ask as asking
 from claw_fleet.coachlist.models import CompanionProfile, Gateway, ServiceToken
+from claw_fleet.coachlist.relay import KEEPALIVE
 from claw_fleet.coachlist.turned_away import continued
 
 from .conftest import GATEWAY_TOKEN, OLD_SERVICE_TOKEN, SERVICE_TOKEN, Api, MakeCoach, MakeGateway, sha256
@@ -214,7 +215,8 @@ def test_an_ask_that_waits_while_the_token_changes_is_answered(
     standin.answer = turned_away
     url, headers = f"{server}/api/companion/v1/ask/", {"Authorization": f"Bearer {KEY}"}
     got = httpx.post(url, json={"input": "Hello"}, headers=headers, timeout=60).content
-    assert got == b"".join(events(1, "Good", "morning"))
+    # On a busy machine Django may have told meanwhile that it is still there.
+    assert got.replace(KEEPALIVE, b"") == b"".join(events(1, "Good", "morning"))
     assert presented(standin) == [GATEWAY_TOKEN, NEXT]
     assert Gateway.objects.get().tokens() == [NEXT]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.claw.fleet.plugins.module_utils import _removal, _tree
+from ansible_collections.claw.fleet.plugins.module_utils import _durable, _removal, _tree
 from ansible_collections.claw.fleet.plugins.module_utils._activation import Activation
 from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents, Outcome
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayRefused
@@ -301,3 +301,36 @@ def test_a_gateway_that_dies_over_the_change_is_waited_for(process: GatewayProce
     finally:
         killer.join()
         process.restarts = False
+
+
+def test_a_gateway_hears_of_changes_after_one_that_was_taken_back(
+    process: GatewayProcess, agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(agents, row("olga"))
+    write = _durable.write
+
+    def write_and_fail(path: Any, data: bytes, **more: Any) -> None:
+        write(path, data, **more)
+        if str(path) == process.gateway.roster:
+            monkeypatch.setattr(_durable, "write", write)
+            raise _durable.DurableError("the directory cannot be synced")
+
+    monkeypatch.setattr(_durable, "write", write_and_fail)
+    with pytest.raises(RosterError, match=r"The old roster was put back and is served"):
+        run(agents, row("olga"), row("petra"))
+    run(agents, row("olga"), row("petra"))
+    assert process.gateway.served().agents.keys() == {"olga", "petra"}
+
+
+def test_a_gateway_that_has_lost_sight_of_its_roster_is_made_to_look(
+    process: GatewayProcess, agents: Agents
+) -> None:
+    run(agents, row("rita"))
+    roster = Path(process.gateway.roster)
+    before = roster.read_bytes()
+    # OpenClaw comes to read it only when it is as before, and has no more of the file in view.
+    for data in (b"{}", before):
+        _durable.write(roster, data, mode=0o640)
+    wait_for("the reload that finds no change", lambda: process.gateway.served().converged)
+    run(agents, row("rita"), row("sara"))
+    assert process.gateway.served().agents.keys() == {"rita", "sara"}

@@ -5,7 +5,8 @@ the last message of the user contains, so that a test drives it through real tur
 
     slow:N              a word a second for N seconds (fractions allowed)
     count:N             the words 1 to N, without pause
-    tool:NAME {json}    a call of that tool with these arguments; in the turn's next request, what came back
+    tool:NAME {json}    a call of that tool with these arguments; in the turn's next request what stands behind it, or
+                        if that is nothing what came back. A call behind `slow:N` comes after its words
     recall              what the user said earlier in this conversation, and how often
     status:N            an HTTP error with that status, as a provider reports one
     anything else       the markers (`SOULMARK-...` words) and the first line of the agent's own soul, from
@@ -19,6 +20,7 @@ the last message of the user contains, so that a test drives it through real tur
                         newest N, `?after=NUMBER` the later ones
     DELETE /_requests   forget them
     PUT    /_refused    ["SHA-256 of an API key", ...]: from now on these are answered 401, and no others
+    PUT    /_hurry      true: from now on nothing is slow, also what is being said; false: it is again
 
 What it does not prove: that a real model follows a workspace's instructions, keeps to its tools, or resists
 an injection; anything about tokens (the counts are words); a provider's rate limits, timeouts and error
@@ -114,11 +116,13 @@ def reply_to(messages: list[dict[str, Any]]) -> Reply:
     """Decide what to answer to a conversation."""
     said = said_by_user(messages)
     last = said[-1] if said else ""
-    told = [message for message in messages if not _is_added(message)]
-    if told and told[-1].get("role") == "tool":
-        words = text_of(told[-1].get("content")).split()
-        return Reply(words=["The", "tool", "said:", *words], directive="tool")
+    results = _results(messages)
+    for _result in results:
+        last = _behind_call(last)
     found = _DIRECTIVE.search(last)
+    if results and found is None:
+        words = text_of(results[-1].get("content")).split()
+        return Reply(words=["The", "tool", "said:", *words], directive="tool")
     if found is None:
         prompt = system_prompt(messages)
         marks = " ".join(dict.fromkeys(_MARKER.findall(prompt)))
@@ -133,21 +137,44 @@ def reply_to(messages: list[dict[str, Any]]) -> Reply:
     if verb == "slow":
         seconds = float(number)
         steps = max(1, round(seconds))
-        return Reply(
-            words=[f"tick-{n}" for n in range(1, steps + 1)], pause=seconds / steps, directive="slow"
-        )
+        words = [f"tick-{n}" for n in range(1, steps + 1)]
+        call = _DIRECTIVE.search(last, found.end())
+        after = (call.group(3), _arguments(last[call.end() :])) if call and call.group(3) else None
+        return Reply(words=words, pause=seconds / steps, tool=after, directive="slow")
     if verb == "status":
         return Reply(status=int(float(number)), directive="status")
     return Reply(words=[str(n) for n in range(1, int(float(number)) + 1)], directive="count")
 
 
+def _results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What came back of the calls since the user spoke, if that is what the model is to answer to."""
+    told = [message for message in messages if not _is_added(message)]
+    if not told or told[-1].get("role") != "tool":
+        return []
+    spoke = max((number for number, message in enumerate(told) if message.get("role") == "user"), default=-1)
+    return _of(told[spoke + 1 :], "tool")
+
+
+def _behind_call(text: str) -> str:
+    """What stands behind the first call of a tool."""
+    for found in _DIRECTIVE.finditer(text):
+        if found.group(3):
+            return text[found.end() + _object(text[found.end() :])[1] :]
+    return ""
+
+
 def _arguments(text: str) -> str:
     """The JSON object that a text starts with, as JSON again; an empty one if there is none."""
+    return json.dumps(_object(text)[0])
+
+
+def _object(text: str) -> tuple[dict[str, Any], int]:
+    """The JSON object that a text starts with, and where it ends; an empty one that ends at once if there is none."""
     try:
-        value, _end = json.JSONDecoder().raw_decode(text)
+        value, end = json.JSONDecoder().raw_decode(text)
     except ValueError:
-        return "{}"
-    return json.dumps(value) if isinstance(value, dict) else "{}"
+        return {}, 0
+    return (value, end) if isinstance(value, dict) else ({}, 0)
 
 
 class Memory:
@@ -200,6 +227,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     memory = Memory()
     refused: frozenset[str] = frozenset()
+    hurry = threading.Event()
 
     def do_GET(self) -> None:
         """Models and remembered requests."""
@@ -224,13 +252,17 @@ class Handler(BaseHTTPRequestHandler):
         self._json(200, {"total": 0, "requests": []})
 
     def do_PUT(self) -> None:
-        """Which keys are refused."""
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if urlsplit(self.path).path != "/_refused":
-            self._error(404, "only /_refused can be put")
+        """Which keys are refused, or whether anything is slow."""
+        given = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+        path = urlsplit(self.path).path
+        if path == "/_refused":
+            type(self).refused = frozenset(given)
+        elif path == "/_hurry":
+            (self.hurry.set if given else self.hurry.clear)()
+        else:
+            self._error(404, "only /_refused and /_hurry can be put")
             return
-        type(self).refused = frozenset(json.loads(raw))
-        self._json(200, sorted(self.refused))
+        self._json(200, given)
 
     def do_POST(self) -> None:
         """A completion."""
@@ -255,7 +287,7 @@ class Handler(BaseHTTPRequestHandler):
         elif body.get("stream"):
             self._stream(body, reply)
         else:
-            time.sleep(reply.pause * len(reply.words))
+            self.hurry.wait(reply.pause * len(reply.words))
             self._json(200, _completion(body, reply))
         entry["finished"] = True
 
@@ -318,11 +350,11 @@ def _chunks(body: dict[str, Any], reply: Reply) -> Iterator[dict[str, Any]]:
         return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
     yield event({"role": "assistant", "content": ""})
+    for number, word in enumerate(reply.words):
+        Handler.hurry.wait(reply.pause)
+        yield event({"content": word if number == 0 else f" {word}"})
     if reply.tool:
         yield event({"tool_calls": _tool_call(reply)})
-    for number, word in enumerate(reply.words):
-        time.sleep(reply.pause)
-        yield event({"content": word if number == 0 else f" {word}"})
     yield {**event({}, "tool_calls" if reply.tool else "stop"), "usage": _usage(body, reply)}
 
 
@@ -330,7 +362,7 @@ def _completion(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
     """The answer in one piece."""
     message: dict[str, Any] = {"role": "assistant", "content": " ".join(reply.words)}
     if reply.tool:
-        message = {"role": "assistant", "content": None, "tool_calls": _tool_call(reply)}
+        message = {**message, "content": message["content"] or None, "tool_calls": _tool_call(reply)}
     return {
         "id": f"chatcmpl-{time.time_ns()}",
         "object": "chat.completion",

@@ -13,6 +13,7 @@ agent who is at work for longer keeps hers, until the next run.
 from __future__ import annotations
 
 import json
+import os
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -143,5 +144,5 @@ def _write(gateway: Gateway, text: str) -> None:
     if not text:
         _durable.remove(path)
         return
-    owner = _durable.Owner(0, gateway.owner.gid)
+    owner = _durable.Owner(os.geteuid(), gateway.owner.gid)
     _durable.write(path, text.encode(), mode=0o640, owner=owner)

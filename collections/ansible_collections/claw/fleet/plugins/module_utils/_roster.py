@@ -35,6 +35,8 @@ _ALLOWED = (_KEYS, _KEYS | _sandbox.KEYS)
 _MAX_BYTES = 2_000_000
 _ATTEMPTS = 3
 _POLL_SECONDS = 0.3
+# A reload begins within a second, so a gateway that has not begun by then has not noticed the file.
+_UNNOTICED_SECONDS = 10
 # The first answers may still be about what was there before; an objection that stays is meant.
 _OBJECTION_POLLS = 4
 
@@ -228,6 +230,7 @@ class Roster:
             return f"The old roster could not be put back: {error}"
         if not running:
             return "The old roster was put back"
+        self._nudge()
         try:
             if not self.gateway.unit_state().running:
                 self.gateway.start()
@@ -252,6 +255,7 @@ class Roster:
     def _wait_served(self, wanted: Entries, state: UnitState) -> None:
         """Poll until the gateway serves ``wanted``. A process that ended is waited for, or started, once."""
         deadline = time.monotonic() + self._serve_timeout + len(wanted) / 2
+        nudge_at = time.monotonic() + _UNNOTICED_SECONDS
         pid, restarted, objections = state.pid, False, 0
         served: Served | None = None
         while True:
@@ -278,7 +282,17 @@ class Roster:
                 deadline = time.monotonic() + self._serve_timeout + len(wanted) / 2
             if time.monotonic() >= deadline:
                 raise RosterError(self._describe_unserved(served))
+            if time.monotonic() >= nudge_at:
+                self._nudge()
+                nudge_at += _UNNOTICED_SECONDS
             time.sleep(_POLL_SECONDS)
+
+    def _nudge(self) -> None:
+        """Have the gateway look at its files. OpenClaw loses sight of a roster that is as it was when it comes to read it,
+        and hears of no later one until it is restarted or its own config changes: for that the time of the file is enough.
+        """
+        with suppress(OSError):
+            os.utime(self.gateway.config, follow_symlinks=False)
 
     def _after_end(self, state: UnitState) -> UnitState:
         """The gateway's process ended under a roster that OpenClaw called valid: it gets one more start."""

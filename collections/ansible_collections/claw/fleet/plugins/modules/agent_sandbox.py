@@ -82,7 +82,9 @@ options:
     type: str
     default: /run/credentials
   idle_hours:
-    description: After how many hours without use it is taken away until the next turn.
+    description:
+      - After how many hours without use it is taken away until the next turn. The gateway looks for such ones when any of
+        its agents has a turn, at most every five minutes.
     type: int
     default: 4
   age_days:

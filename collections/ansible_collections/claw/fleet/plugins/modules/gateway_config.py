@@ -89,7 +89,11 @@ def run(module: AnsibleModule) -> ConfigChange:
         # The config includes it.
         roster.create(check=module.check_mode)
         file = ConfigFile(gateway, wanted, module.params["inputs"], module.params["timeout"])
-        return file.apply(check=module.check_mode)
+        change = file.apply(check=module.check_mode)
+        if not module.check_mode:
+            # It may have lost sight of its files, and is made to look.
+            roster.apply(roster.entries())
+        return change
 
 
 def main() -> None:

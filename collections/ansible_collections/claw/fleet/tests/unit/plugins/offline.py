@@ -11,7 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway
+from ansible_collections.claw.fleet.plugins.module_utils._sandbox import Sandbox
 from ansible_collections.claw.fleet.plugins.module_utils._supervisor import UnitState
+
+A_SANDBOX = Sandbox(
+    engine="docker",
+    docker_host="unix:///run/docker.sock",
+    image="claw-sandbox:1",
+    network="claw-sandbox",
+    dns=["172.29.240.1"],
+    memory="512m",
+    cpus=1.0,
+    pids=128,
+    file_bytes=100,
+    scratch="64m",
+    tools=["exec", "read"],
+    credentials_dir="/run/credentials",
+    idle_hours=4,
+    age_days=7,
+)
+"""What the agents of a gateway may have."""
 
 
 class Stopped:

@@ -47,10 +47,14 @@ function faultOf(line, command) {
 
 function ofPath(params) {
   for (const [name, value] of Object.entries(params)) {
-    if (!/path|dir|file|cwd|root/i.test(name) || typeof value !== "string") continue;
-    const parts = (value.startsWith("/") ? value : `${WORKSPACE}/${value}`).split("/");
-    const outside = value.startsWith("~") || value.startsWith("@") || parts.includes("..") || parts[1] !== WORKSPACE.slice(1);
-    if (outside) return `${name} is ${JSON.stringify(value)}; only files of the workspace can be reached.`;
+    if (!/path|dir|file|cwd|root/i.test(name) || value === null) continue;
+    if (typeof value !== "string" || isOutside(value)) return `${name} is ${JSON.stringify(value)}; only files of the workspace can be reached.`;
   }
   return undefined;
+}
+
+// OpenClaw takes more for a path than a path: ~ and @ at its beginning, and a URL.
+function isOutside(path) {
+  const parts = (path.startsWith("/") ? path : `${WORKSPACE}/${path}`).split("/");
+  return /^[~@]|^file:/i.test(path) || parts.includes("..") || parts[1] !== WORKSPACE.slice(1);
 }

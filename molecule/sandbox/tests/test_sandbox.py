@@ -1,0 +1,151 @@
+"""What runs after the plays where agents have tools: each in a sandbox of her own, which reaches the app alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import testinfra
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+
+from clawbench import asking
+from clawbench.coachlist import CoachList
+from clawbench.hosts import Bench
+from clawbench.inventory import COACHES, MACHINE
+
+STATE = Path(os.environ["CLAW_DEMO_STATE"])
+BENCH = Bench.of(STATE)
+COACH_LIST = CoachList(STATE)
+GATEWAYS = ("gw-a", "gw-b")
+UNITS = (
+    *(f"openclaw-gateway@{name}.service" for name in GATEWAYS),
+    *("claw-egress.service", "claw-egress-rules.service", "claw-egress-watch.service"),
+    "claw-sandbox-workspaces.service",
+)
+WORST_EXPOSURE = 2.0
+AUDIT_REASONS = {"fs.config_include.perms_group_readable", "config.insecure_or_dangerous_flags"}
+"""What OpenClaw's audit may warn of: each has its reason in docs/operations.md."""
+TOOLS = {"edit", "exec", "ls", "read", "write"}
+OF_OPENCLAW = {"apply_patch", "tool_call", "tool_describe", "tool_search"}
+"""What OpenClaw offers beside the tools that are named: its catalog, and a way to write that the guard refuses."""
+LOOK_UP = 'tool:exec {"command": "journeyloop clients list"}'
+
+
+@pytest.fixture(scope="module")
+def machine() -> Any:
+    """The machine, as root."""
+    return testinfra.get_host(f"docker://{BENCH.container(MACHINE)}")
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, dict[str, Any]]:
+    """The coaches as Django has them, by agent id."""
+    return {row["agent_id"]: row for row in asking.coaches(COACH_LIST)}
+
+
+@pytest.fixture(scope="module")
+def answers(rows: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """What each agent's tool told her of her coach's clients."""
+    return {agent_id: asking.turn(BENCH, COACH_LIST, row, LOOK_UP) for agent_id, row in rows.items()}
+
+
+@pytest.fixture(scope="module")
+def containers(machine: Any, answers: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The sandboxes, as the engine tells of them, by agent id."""
+    ids = "docker ps --quiet --filter label=openclaw.sandbox=1"
+    found = json.loads(machine.check_output(f"docker inspect $({ids})"))
+    return {
+        container["Config"]["Labels"]["openclaw.sessionKey"].split(":")[1]: container for container in found
+    }
+
+
+def clients_of(agent_id: str) -> set[str]:
+    """The clients that the bench gave her coach."""
+    return {word.removeprefix("--client=") for word in COACHES[agent_id] if word.startswith("--client=")}
+
+
+@pytest.mark.parametrize("agent_id", sorted(COACHES))
+def test_each_agent_looks_up_her_own_coachs_clients(answers: dict[str, str], agent_id: str) -> None:
+    others = set.union(*(clients_of(other) for other in COACHES if other != agent_id))
+    said = set(re.findall(r"\w+", answers[agent_id]))
+    assert clients_of(agent_id) <= said
+    assert not others & said
+
+
+def test_each_has_a_sandbox_and_only_one(containers: dict[str, dict[str, Any]]) -> None:
+    assert containers.keys() == COACHES.keys()
+
+
+@pytest.mark.parametrize("agent_id", sorted(COACHES))
+def test_a_sandbox_is_closed(
+    machine: Any, rows: dict[str, dict[str, Any]], containers: dict[str, dict[str, Any]], agent_id: str
+) -> None:
+    container, gateway = containers[agent_id], rows[agent_id]["gateway"]
+    state = f"/var/lib/claw/{gateway}"
+    given, mounts = container["HostConfig"], {mount["Source"]: mount for mount in container["Mounts"]}
+    assert given["ReadonlyRootfs"] is True
+    assert given["CapDrop"] == ["ALL"] and not given["CapAdd"] and given["Privileged"] is False
+    assert "no-new-privileges" in given["SecurityOpt"]
+    assert given["Memory"] == given["MemorySwap"] == 512 * 2**20
+    assert (given["PidsLimit"], given["NanoCpus"]) == (128, 10**9)
+    assert given["NetworkMode"] == "claw-sandbox"
+    assert mounts[f"{state}/workspaces/{agent_id}"]["RW"] is True
+    assert mounts[f"{state}/credentials/{agent_id}"]["RW"] is False
+    # Beside them the skills that OpenClaw itself puts into a workspace, to be read.
+    more = mounts.keys() - {f"{state}/workspaces/{agent_id}", f"{state}/credentials/{agent_id}"}
+    assert [
+        source for source in more if mounts[source]["RW"] or not source.startswith(f"{state}/sandbox/")
+    ] == []
+    uid = machine.check_output("docker exec %s busybox id -u", container["Id"])
+    assert uid == machine.check_output("id -u claw-%s", gateway) != "0"
+
+
+def test_an_agent_is_offered_what_was_named_and_executes_the_command_alone(
+    rows: dict[str, dict[str, Any]], answers: dict[str, str]
+) -> None:
+    control = BENCH.facts()["provider"]["control_url"]
+    requests = httpx.get(f"{control}/_requests", trust_env=False, timeout=10).json()["requests"]
+    offered = {tool for request in requests for tool in request["tools"]}
+    assert offered >= TOOLS
+    assert offered - TOOLS - OF_OPENCLAW == set()
+    for call in ('exec {"command": "id"}', 'apply_patch {"input": "x"}', "browser {}"):
+        said = asking.turn(BENCH, COACH_LIST, rows["coach-anna"], f"tool:{call}")
+        assert "uid=" not in said
+        assert re.search("Only `journeyloop` can be executed|has not named|not found", said), said
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_unit_is_hardened_while_it_answers(machine: Any, answers: dict[str, str], unit: str) -> None:
+    assert machine.service(unit).is_running
+    told = machine.check_output("systemd-analyze security --no-pager %s", unit)
+    score = re.search(r"exposure level for \S+: ([0-9.]+)", told)
+    assert score
+    assert float(score.group(1)) <= WORST_EXPOSURE, told
+
+
+@pytest.mark.parametrize("name", GATEWAYS)
+def test_openclaws_own_audit_finds_nothing_without_a_reason(machine: Any, name: str) -> None:
+    gateway = json.loads(machine.file(f"/etc/claw/{name}/gateway.json").content_string)
+    environment = machine.check_output("systemctl show -P Environment openclaw-gateway@%s.service", name)
+    command = f"cd {gateway['state_dir']} && env {environment} {gateway['node']} {gateway['entry']}"
+    told = machine.check_output(
+        "runuser -u %s -- sh -c %s", gateway["user"], f"{command} security audit --json"
+    )
+    grave = [
+        finding for finding in json.loads(told)["findings"] if finding["severity"] in ("critical", "warn")
+    ]
+    assert {finding["checkId"] for finding in grave} == AUDIT_REASONS, grave
+    assert [finding for finding in grave if finding["severity"] == "critical"] == []
+    # Of the flags that it warns of, the one that is meant.
+    flags = [finding["detail"] for finding in grave if finding["checkId"].endswith("dangerous_flags")]
+    assert all("dangerouslyAllowExternalBindSources=true" in detail for detail in flags), flags
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text()
+    assert [check for check in AUDIT_REASONS if f"`{check}`" not in guide] == []

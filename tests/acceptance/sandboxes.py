@@ -1,0 +1,165 @@
+"""Agents' sandboxes as the engine of the fleet's machine has them, and what is executed in them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .fleet import API, Fleet, Play, Reply, until
+
+REBUILD = "playbooks/rebuild-sandbox.yml"
+BUILD = "The sandboxes' image is there"
+APPLY = "Each agent's tools run in a sandbox like this"
+GATEWAYS = ("gw-a", "gw-b")
+CLIENTS = "journeyloop clients list"
+
+
+class Sandbox(NamedTuple):
+    """A container of an agent: the engine's id of it and of its image, and since when it runs, if it does."""
+
+    agent_id: str
+    gateway: str
+    id: str
+    image_id: str
+    running: bool
+    since: str
+
+
+class Sandboxes:
+    """The sandboxes of a fleet's agents."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+
+    def docker(self, *words: str) -> str:
+        """What the machine's engine answers."""
+        return self.fleet.sh(shlex.join(["docker", *words]))
+
+    def images(self) -> dict[str, str]:
+        """The images that there are, by name and tag, with their ids."""
+        form = "{{.Repository}}:{{.Tag}} {{.ID}}"
+        lines = self.docker("image", "ls", "--no-trunc", "--format", form, "claw-sandbox").splitlines()
+        return dict(line.split() for line in lines)
+
+    def all(self) -> dict[str, Sandbox]:
+        """Every agent's container, running or not."""
+        ids = self.docker("ps", "--all", "--quiet", "--filter", "label=openclaw.sandbox=1").split()
+        described = json.loads(self.docker("inspect", *ids)) if ids else []
+        found = [self._sandbox(container) for container in described]
+        assert len({sandbox.agent_id for sandbox in found}) == len(found), "each agent has one"
+        return {sandbox.agent_id: sandbox for sandbox in found}
+
+    def of(self, agent_id: str) -> Sandbox:
+        """An agent's container."""
+        return self.all()[agent_id]
+
+    def _sandbox(self, container: dict[str, Any]) -> Sandbox:
+        places = [mount.get("Source", "") for mount in container["Mounts"]]
+        (home,) = re.findall(r"^/var/lib/claw/([^/]+)/workspaces/([^/\n]+)$", "\n".join(places), re.MULTILINE)
+        state = container["State"]
+        return Sandbox(
+            home[1], home[0], container["Id"], container["Image"], state["Running"], state["StartedAt"]
+        )
+
+    def workspace(self, agent_id: str) -> str:
+        """Where her workspace is on the machine."""
+        return f"/var/lib/claw/{self.fleet.row(agent_id)['gateway']}/workspaces/{agent_id}"
+
+    # What agents do
+
+    def execute(self, agent_id: str, line: str, session: str = "tools") -> str:
+        """Have an agent execute a line; what she is told of it."""
+        return said(self.fleet.ask(agent_id, executing(line), session))
+
+    def clients(self, agent_id: str) -> list[str]:
+        """The names of her clients, as her command line tells them."""
+        told = self.execute(agent_id, CLIENTS)
+        return [row["name"] for row in json.loads(told)]
+
+    @contextmanager
+    def executed(self) -> Iterator[list[tuple[str, str]]]:
+        """What agents executed in the meantime: (container id, line); to be read after the block."""
+        told: list[tuple[str, str]] = []
+        since = self._now()
+        yield told
+        form = "{{.ID}} {{.Status}}"
+        words = ["events", "--since", since, "--until", self._now(), "--filter", "event=exec_create"]
+        for event in self.docker(*words, "--format", form).splitlines():
+            # OpenClaw's own looks at files are without -l.
+            container, shell, line = event.partition(" exec_create: /bin/sh -lc ")
+            told += [(container, line)] if shell else []
+
+    def _now(self) -> str:
+        return self.fleet.sh("date +%s.%N").strip()
+
+    @contextmanager
+    def turn(self, agent_id: str, text: str, session: str) -> Iterator[Future[Reply]]:
+        """A turn that is under way when the block begins, and over when it has been left."""
+        before = self.fleet.heard_until_now()
+        with ThreadPoolExecutor(1) as pool:
+            reply = pool.submit(self.fleet.ask, agent_id, text, session)
+            until(
+                "the turn to reach the provider",
+                lambda: reply.done() or self.fleet.heard(text, after=before),
+            )
+            yield reply
+
+    # What the fleet does
+
+    def rebuild(self, *arguments: str, **extra: Any) -> Play:
+        """Run rebuild-sandbox."""
+        return self.fleet.play(REBUILD, *arguments, **extra)
+
+    def rebuilt(self, *arguments: str, **extra: Any) -> Play:
+        """A run of it that has to succeed."""
+        play = self.rebuild(*arguments, **extra)
+        assert play.rc == 0, play.output
+        return play
+
+    def state(self) -> tuple[Any, ...]:
+        """Everything that a run which fails, or has nothing to do, leaves alone."""
+        return (self.images(), self.all(), self.fleet.files(), [self.fleet.pid(name) for name in GATEWAYS])
+
+    def document(self, place: Path, **paths: Any) -> Path:
+        """The app's document as if these had been added: paths, and a field that new goals may have."""
+        with self.fleet.api() as api:
+            answer = api.get("/schema/", headers={"Accept": "application/json"}).raise_for_status()
+        document = answer.json()
+        document["components"]["schemas"]["GoalCreateRequest"]["properties"]["reward"] = {"type": "string"}
+        for name in paths:
+            operation = {"operationId": f"{name}_show", "tags": [name], "responses": {}}
+            document["paths"][f"{API}/{name}/"] = {"get": operation}
+        file = place / "openapi.json"
+        file.write_text(json.dumps(document))
+        return file
+
+
+def executing(line: str) -> str:
+    """What has the stand-in execute a line."""
+    return f"tool:exec {json.dumps({'command': line})}"
+
+
+def said(reply: Reply) -> str:
+    """What an agent was told of her last call, as she repeats it."""
+    assert reply.status == 200, reply.body
+    assert "response.completed" in reply.body, reply.body
+    _before, told, words = reply.text.partition("The tool said: ")
+    assert told, reply.text
+    return words
+
+
+def outcome(play: Play, gateway: str) -> dict[str, list[str]]:
+    """Whose entry, whose container and whose turn it was, by the task that says so."""
+    result = play.result(gateway, APPLY)
+    return {name: result[name] for name in ("updated", "recreated", "busy")}
+
+
+def deeds(play: Play) -> tuple[list[str], list[tuple[str, str, Any]]]:
+    """What a play changed, or would have."""
+    return sorted(play.changed), sorted(play.diffs(), key=str)

@@ -1,0 +1,273 @@
+"""Agents' sandboxes on a machine with two gateways: what runs in them, what they hold off, and how they come and go."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from .fleet import Fleet, until
+from .sandboxes import CLIENTS, GATEWAYS, Sandboxes, executing, said
+
+pytestmark = pytest.mark.fire
+
+ANNA, BEN, CLARA = COACHES = ("coach-anna", "coach-ben", "coach-clara")
+
+
+@pytest.fixture(scope="module")
+def sandboxes(fleet: Fleet) -> Sandboxes:
+    """Each coach has a client of her own and a sandbox."""
+    found = Sandboxes(fleet)
+    for coach in COACHES:
+        fleet.orm(
+            f"CompanionProfile.objects.get(agent_id={coach!r}).clients.get_or_create(name='A client of {coach}')"
+        )
+        found.clients(coach)
+    return found
+
+
+def test_each_agent_sees_her_coachs_clients_and_nobody_elses(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    with sandboxes.executed() as executed:
+        told = {coach: sandboxes.clients(coach) for coach in COACHES}
+    hers = {coach: _clients_in_django(fleet, coach) for coach in COACHES}
+    assert {coach: sorted(names) for coach, names in told.items()} == hers
+    assert all(f"A client of {coach}" in names for coach, names in hers.items())
+    # Each in the container that has her workspace, whose user is her gateway's and nobody on the machine.
+    there = sandboxes.all()
+    assert {sandbox.gateway for sandbox in there.values()} == set(GATEWAYS)
+    for coach in COACHES:
+        lines = [line for container, line in executed if container == there[coach].id]
+        assert [line for line in lines if line.endswith(CLIENTS)], executed
+        uid = sandboxes.docker("exec", there[coach].id, "id", "-u").strip()
+        assert uid == fleet.sh(f"id -u claw-{there[coach].gateway}").strip() != "0"
+
+
+def _clients_in_django(fleet: Fleet, coach: str) -> list[str]:
+    names = f"CompanionProfile.objects.get(agent_id={coach!r}).clients.values_list('name', flat=True)"
+    found: list[str] = json.loads(fleet.orm(f"import json; print(json.dumps(sorted({names})))"))
+    return found
+
+
+def test_what_is_not_the_command_does_not_run(sandboxes: Sandboxes) -> None:
+    for line in ("id -u", f"{CLIENTS}; id -u", "cat /run/credentials/.credentials.json"):
+        with sandboxes.executed() as executed:
+            told = sandboxes.execute(ANNA, line)
+        assert "Only `journeyloop` can be executed here" in told
+        assert executed == [], "it is refused before anything is executed"
+
+
+def test_a_cron_job_runs_in_its_agents_sandbox(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    # One of each gateway.
+    for sandbox in {sandbox.gateway: sandbox for sandbox in sandboxes.all().values()}.values():
+        coach = sandbox.agent_id
+        with sandboxes.executed() as executed, job(fleet, sandbox.gateway, coach, executing(CLIENTS)):
+            pass
+        assert [container for container, line in executed if line.endswith(CLIENTS)] == [sandbox.id]
+
+
+@contextmanager
+def job(fleet: Fleet, gateway: str, agent_id: str, message: str) -> Iterator[None]:
+    """A job of an agent's that has run once, and its turn has ended, when the block begins."""
+    before = fleet.heard_until_now()
+    added = fleet.call(
+        gateway,
+        "cron.add",
+        name=f"of {agent_id}",
+        agentId=agent_id,
+        schedule={"kind": "at", "at": fleet.sh("date --utc --date='+2 seconds' +%FT%TZ").strip()},
+        sessionTarget="isolated",
+        wakeMode="now",
+        payload={"kind": "agentTurn", "message": message},
+        delivery={"mode": "none"},
+    )
+    assert added["ok"], added
+    try:
+        until(
+            "the job's turn to end",
+            lambda: [
+                r
+                for r in fleet.heard(message, after=before)
+                if r["messages"][-1]["role"] == "tool" and r["finished"]
+            ],
+        )
+        yield
+    finally:
+        # It is gone by itself once it has run.
+        fleet.call(gateway, "cron.remove", id=added["payload"]["id"])
+
+
+def test_a_new_key_reaches_a_sandbox_that_runs(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    old, before = fleet.credentials(ANNA)["api_key"], sandboxes.of(ANNA)
+    assert "A client of coach-anna" in sandboxes.clients(ANNA)
+    play = fleet.provision(None, rotate=ANNA)
+    assert play.rc == 0, play.output
+    assert fleet.credentials(ANNA)["api_key"] != old
+    with fleet.api(old) as api:
+        until("the old key to be refused", lambda: api.get("/clients/").status_code == 401, 15)
+    assert "A client of coach-anna" in sandboxes.clients(ANNA)
+    assert sandboxes.of(ANNA) == before
+
+
+HOG = """
+import os, signal, sys, time
+if sys.argv[1] == "disk":
+    for place in ("/tmp", "/var/tmp", "/run", "/workspace"):
+        try:
+            with open(f"{place}/hog", "wb", 0) as file:
+                while True:
+                    file.write(bytes(2**20))
+        except OSError as error:
+            print(place, error.errno, os.path.getsize(f"{place}/hog"))
+elif sys.argv[1] == "processes":
+    made = 0
+    try:
+        while os.fork():
+            made += 1
+    except OSError as error:
+        print("fork", error.errno, made, flush=True)
+    signal.pause()
+else:
+    while True:
+        try:
+            child = os.fork()
+        except OSError:
+            time.sleep(0.1)
+            continue
+        if child:
+            print("memory", os.waitpid(child, 0)[1], flush=True)
+        else:
+            kept = []
+            while True:
+                kept.append(bytearray(b"x" * 2**20))
+"""
+
+
+def test_one_that_takes_all_it_can_get_is_nobody_elses_trouble(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    sandboxes.clients(ANNA)
+    sandbox, pids = sandboxes.of(ANNA), [fleet.pid(name) for name in GATEWAYS]
+    hog = f"docker exec {sandbox.id} python3 -c %s %s"
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            disk = fleet.machine.check_output(hog, HOG, "disk")
+            memory, processes = (
+                pool.submit(fleet.machine.run, hog, HOG, what) for what in ("memory", "processes")
+            )
+            until(
+                "its process table to be full",
+                lambda: len(sandboxes.docker("top", sandbox.id, "-o", "pid").split()) > 120,
+            )
+            for coach in (BEN, CLARA):
+                assert f"A client of {coach}" in sandboxes.clients(coach)
+            assert not memory.done() and not processes.done()
+        finally:
+            # By hand: it comes back at the next turn.
+            fleet.sh(f"docker rm --force {sandbox.id}; rm -f {sandboxes.workspace(ANNA)}/hog")
+    full, too_large, no_process = 28, 27, 11
+    places = {line.split()[0]: line.split()[1:] for line in disk.splitlines()}
+    for place in ("/tmp", "/var/tmp", "/run"):
+        assert places[place][0] == str(full) and int(places[place][1]) <= 64 * 2**20
+    assert places["/workspace"] == [str(too_large), str(100 * 2**20)]
+    assert "memory 9" in memory.result().stdout, "each time it is killed"
+    assert re.match(rf"fork {no_process} \d{{2,3}}\n", processes.result().stdout)
+    assert [fleet.pid(name) for name in GATEWAYS] == pids
+    assert "A client of coach-anna" in sandboxes.clients(ANNA)
+    assert sandboxes.of(ANNA).id != sandbox.id
+
+
+@pytest.mark.parametrize("deed", ["kill", "stop --time=0", "pause", "rm --force"])
+def test_one_that_ended_by_hand_is_back_at_the_next_turn(
+    fleet: Fleet, sandboxes: Sandboxes, deed: str
+) -> None:
+    fleet.sh(f"docker {deed} {sandboxes.of(BEN).id}")
+    assert "A client of coach-ben" in sandboxes.clients(BEN)
+    assert sandboxes.of(BEN).running
+
+
+AGE = """
+import sqlite3, sys
+with sqlite3.connect("state/openclaw.sqlite") as database:
+    age = "update sandbox_registry_entries set last_used_at_ms = last_used_at_ms - ? where session_key like ?"
+    print(database.execute(age, (5 * 3600 * 1000, f"agent:{sys.argv[1]}:%")).rowcount)
+"""
+"""Run in a gateway's state directory: makes that an agent's sandbox was last used five hours before it was."""
+
+
+def test_one_that_is_idle_goes_and_is_back_at_the_next_turn(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    """OpenClaw looks for them at anybody's turn, five minutes apart and after its start."""
+    sandboxes.clients(ANNA)
+    idle = sandboxes.of(ANNA)
+    (other,) = [
+        name for name, sandbox in sandboxes.all().items() if sandbox.gateway == idle.gateway and name != ANNA
+    ][:1]
+    unit, home = f"openclaw-gateway@{idle.gateway}.service", f"/var/lib/claw/{idle.gateway}"
+    fleet.sh(f"systemctl stop {unit}")
+    try:
+        aged = fleet.machine.check_output(
+            f"cd {home} && runuser -u claw-{idle.gateway} -- python3 -c %s %s", AGE, ANNA
+        )
+        assert aged == "1"
+    finally:
+        fleet.sh(f"systemctl start {unit}")
+    until("the gateway to answer", lambda: fleet.turn(idle.gateway, other).status == 200, 180)
+    assert f"A client of {other}" in sandboxes.clients(other)
+    assert ANNA not in sandboxes.all() and other in sandboxes.all()
+    assert "A client of coach-anna" in sandboxes.clients(ANNA)
+    assert sandboxes.of(ANNA).id != idle.id
+
+
+def test_a_removed_coach_leaves_no_sandbox(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    emma = "coach-emma"
+    with fleet.admin() as admin:
+        admin.add(emma, "Emma")
+        assert fleet.provision(emma).rc == 0
+        sandboxes.execute(emma, CLIENTS)
+        fleet.ask(emma, 'tool:write {"path": "note.md", "content": "of Emma"}', "note")
+        home = sandboxes.workspace(emma)
+        assert fleet.sh(f"cat {home}/note.md") == "of Emma"
+        here = sandboxes.all()
+        admin.act("remove", fleet.row(emma)["pk"])
+        play = fleet.provision(emma)
+    assert play.rc == 0, play.output
+    assert sandboxes.all() == {name: sandbox for name, sandbox in here.items() if name != emma}
+    state = f"/var/lib/claw/{here[emma].gateway}"
+    assert fleet.sh(f"cat {state}/removed/{emma}-*/workspace/note.md") == "of Emma"
+    assert fleet.sh(f"ls -d {state}/*/{emma} 2>/dev/null || true") == ""
+    again = fleet.provision(emma)
+    assert (again.rc, again.changed) == (0, [])
+
+
+@pytest.fixture
+def spawning(fleet: Fleet) -> Iterator[str]:
+    """A gateway whose agents may have others work for them, which by default none may."""
+    tools = ["edit", "exec", "ls", "read", "sessions_spawn", "write"]
+    try:
+        play = fleet.play("playbooks/site.yml", "--limit=gw-a", sandbox_tools=tools)
+        assert play.rc == 0, play.output
+        yield "gw-a"
+    finally:
+        play = fleet.play("playbooks/site.yml", "--limit=gw-a")
+        assert play.rc == 0, play.output
+
+
+def test_a_sub_agent_runs_in_its_parents_sandbox(fleet: Fleet, sandboxes: Sandboxes, spawning: str) -> None:
+    coach = next(coach for coach in COACHES if fleet.row(coach)["gateway"] == spawning)
+    task = executing("journeyloop profile show")
+    call = {"id": "sessions_spawn", "args": {"task": task}}
+    before = fleet.heard_until_now()
+
+    def told() -> list[str]:
+        """What came back of the task, to her who was given it in these words."""
+        heard = [request for request in fleet.heard(task, after=before) if request["finished"]]
+        last = [request["messages"][-1] for request in heard if "tool_call" not in request["user"]]
+        return [message["content"] for message in last if message["role"] == "tool"]
+
+    with sandboxes.executed() as executed:
+        assert "accepted" in said(fleet.ask(coach, f"tool:tool_call {json.dumps(call)}", "spawning"))
+        until("the sub-agent to be told of it", told)
+    assert "agent_id" in str(told()[0]) or coach in str(told()[0])
+    mine = [container for container, line in executed if line.endswith("journeyloop profile show")]
+    assert mine == [sandboxes.of(coach).id]
