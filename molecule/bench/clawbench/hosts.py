@@ -44,7 +44,7 @@ _ENGINE_OPTIONS = [
 ]
 # For an engine that is not root: its layers are a file system of FUSE, and its containers' network a program with a tap.
 # A machine that has none of them has nothing to give.
-_ROOTLESS_DEVICES = [Path("/dev/fuse"), Path("/dev/net/tun")]
+ROOTLESS_DEVICES = [Path("/dev/fuse"), Path("/dev/net/tun")]
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
@@ -208,7 +208,7 @@ def host_options(cgroups: int, driver: str, *, engine: bool = False) -> list[str
     options += ["--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec,mode=1777"]
     if engine:
         options += _ENGINE_OPTIONS
-        options += [f"--device={device}" for device in _ROOTLESS_DEVICES if device.exists()]
+        options += [f"--device={device}" for device in ROOTLESS_DEVICES if device.exists()]
     return options
 
 

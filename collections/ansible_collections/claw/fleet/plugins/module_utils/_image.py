@@ -140,7 +140,9 @@ class Images:
         with self._engine("copy the image"):
             found = self._client.images.load(original.save(named=f"{self.name}:{tag}"))
         if original.id not in [image.id for image in found]:
-            raise ImageError("the image was copied and is another one now: run again, and look at the engine's log")
+            raise ImageError(
+                "the image was copied and is another one now: run again, and look at the engine's log"
+            )
 
     def prune(self, keep: int, current: str, *, check: bool) -> list[str]:
         """Remove what no container uses but the newest ``keep`` before the current; their tags."""

@@ -92,7 +92,9 @@ def reconcile(params: dict[str, Any], check: bool) -> dict[str, Any]:
     if not same and not check:
         images.load(original, tag)
     removed = images.prune(params["keep"], original.id, check=check)
-    return _outcome(params["image"], before.id if before else "", original.id, removed, copied=not same, check=check)
+    return _outcome(
+        params["image"], before.id if before else "", original.id, removed, copied=not same, check=check
+    )
 
 
 def _outcome(
