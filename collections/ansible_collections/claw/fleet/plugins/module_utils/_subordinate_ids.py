@@ -34,7 +34,7 @@ class Range(NamedTuple):
 
     owner: str
     first: int
-    count: int
+    size: int
 
 
 def parse(text: str) -> list[Range]:
@@ -50,7 +50,7 @@ def parse(text: str) -> list[Range]:
 
 def free(taken: Sequence[Range], count: int) -> int:
     """The first id of a range that nobody has."""
-    first = max([FIRST, *(one.first + one.count for one in taken)])
+    first = max([FIRST, *(one.first + one.size for one in taken)])
     if first + count - 1 > LAST:
         raise SubordinateIdsError(
             f"there are no {count} ids left between {FIRST} and {LAST}: take ranges of users that are gone out of "
@@ -67,7 +67,7 @@ def ensure(user: str, count: int, *, check: bool) -> list[str]:
         lacking = [
             file
             for file in FILES
-            if not any(one.owner == user and one.count >= count for one in ranges[file])
+            if not any(one.owner == user and one.size >= count for one in ranges[file])
         ]
         if not lacking:
             return []
