@@ -65,9 +65,7 @@ def ensure(user: str, count: int, *, check: bool) -> list[str]:
     with _durable.lock(LOCK):
         ranges = {file: parse((_durable.read(file) or b"").decode("utf-8", "replace")) for file in FILES}
         lacking = [
-            file
-            for file in FILES
-            if not any(one.owner == user and one.size >= count for one in ranges[file])
+            file for file in FILES if not any(one.owner == user and one.size >= count for one in ranges[file])
         ]
         if not lacking:
             return []
