@@ -56,8 +56,9 @@ sanity: $(STAMP) ## ansible-test sanity and units, in environments of their own
 	@tests/ansible-test sanity
 	@tests/ansible-test units
 
-molecule: $(STAMP) ## The default Molecule scenario on a systemd host
+molecule: $(STAMP) ## The Molecule scenarios, without tools and with sandboxes, on systemd hosts
 	@molecule test
+	@molecule test --scenario-name sandbox
 
 postgresql: $(STAMP) ## The coach list on PostgreSQL instead of SQLite
 	@tests/with-postgresql pytest -q -n 2 tests/coachlist

@@ -28,6 +28,9 @@ DEBIAN = os.environ.get("CLAW_BENCH_DEBIAN") or "12"
 HERE = Path(__file__).resolve().parent / "surroundings"
 PLACE = "/root/surroundings"
 MACHINE = "machine1"
+
+# It has a machine of its own to make; the audit of isolation has the main points on the machine that is there anyway.
+pytestmark = pytest.mark.fire
 GATEWAY = "172.29.240.1"
 PROXY = f"{GATEWAY}:3128"
 UNITS = ("claw-egress-rules.service", "claw-egress-watch.service", "claw-egress.service")
@@ -502,7 +505,6 @@ def test_after_a_reboot_it_is_as_before(machine: Machine) -> None:
     assert (play.rc, play.changed) == (0, []), play.output
 
 
-@pytest.mark.fire
 def test_in_internet_mode_what_is_public_is_reached_and_nothing_private(machine: Machine) -> None:
     public: list[Attempt] = [
         ("get", PROXY, "http://public.example/"),
@@ -537,7 +539,6 @@ def test_in_internet_mode_what_is_public_is_reached_and_nothing_private(machine:
     assert machine.reached(public) == before
 
 
-@pytest.mark.fire
 def test_a_run_that_was_cut_short_is_finished_by_the_next(machine: Machine) -> None:
     """Files are changed and nobody was told."""
     machine.sh("sleep 1; sed -i 's/8000,/7777, 8000,/' /etc/claw-egress/rules.nft")
@@ -551,7 +552,6 @@ def test_a_run_that_was_cut_short_is_finished_by_the_next(machine: Machine) -> N
     assert machine.applied().changed == []
 
 
-@pytest.mark.fire
 def test_a_network_with_other_settings_is_made_anew_only_if_nobody_is_in_it(machine: Machine) -> None:
     other = {"egress_subnet": "172.29.248.0/24"}
     machine.sh("docker stop -t 0 ben")
@@ -573,7 +573,6 @@ def test_a_network_with_other_settings_is_made_anew_only_if_nobody_is_in_it(mach
     machine.assert_closed()
 
 
-@pytest.mark.fire
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -54,7 +54,7 @@ class Engine:
         self.removed.append(container_id)
 
     def _speak(self) -> None:
-        if self.broken:
+        if self.broken is not None:
             raise self.broken
 
 
