@@ -230,11 +230,12 @@ class Roster:
             return f"The old roster could not be put back: {error}"
         if not running:
             return "The old roster was put back"
-        self._nudge()
         try:
             if not self.gateway.unit_state().running:
                 self.gateway.start()
             state = self.wait_ready()
+            # Only now, as nothing of its files is touched while it starts.
+            self._nudge()
             self._wait_served(self._parse(before), state)
         except (RosterError, GatewayError) as error:
             return f"The old roster was put back, but it is not served either: {error}"
