@@ -14,6 +14,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.claw.fleet.plugins.module_utils import _command, _durable, _tree
+from ansible_collections.claw.fleet.plugins.plugin_utils.actions import place_on_machine
 
 _SHIPMENT_SECONDS = 1800
 
@@ -65,13 +66,10 @@ class ActionModule(ActionBase):
             if not self._missing(found):
                 return found
             archive = self._archive(args, lock, arch, place)
-            directory = self._make_tmp_path()
-            try:
+            with place_on_machine(self) as directory:
                 remote = self._connection._shell.join_path(directory, archive.name)
                 self._transfer_file(str(archive), remote)
                 return self._module({**args, "archive": remote}, variables)
-            finally:
-                self._remove_tmp_path(directory, force=True)
 
     def _archive(self, args: dict[str, Any], lock: _tree.Lock, arch: str, place: Path) -> Path:
         """The tree for this processor as an archive, built now if it was never built here."""

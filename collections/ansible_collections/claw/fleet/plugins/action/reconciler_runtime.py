@@ -16,6 +16,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.claw.fleet.plugins.plugin_utils.actions import place_on_machine
 
 _COLLECTION = Path(__file__).resolve().parents[2]
 _BUILD_SECONDS = 120
@@ -49,13 +50,10 @@ class ActionModule(ActionBase):
         files = [archive, *(sorted(wheels.glob("*.whl")) if wheels else [])]
         if wheels and len(files) == 1:
             raise ValueError(f"there are no wheels in {wheels}")
-        shipment = self._make_tmp_path()
-        try:
+        with place_on_machine(self) as shipment:
             for file in files:
                 self._transfer_file(str(file), self._connection._shell.join_path(shipment, file.name))
             return self._module({**args, "shipment": shipment}, variables)
-        finally:
-            self._remove_tmp_path(shipment, force=True)
 
     def _module(self, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = self._execute_module(

@@ -25,6 +25,7 @@ from ansible.utils.display import Display
 from ansible_collections.claw.fleet.plugins.module_utils._image import Base, digest
 from ansible_collections.claw.fleet.plugins.modules.sandbox_image import ARGUMENT_SPEC
 from ansible_collections.claw.fleet.plugins.plugin_utils import cli, openapi, openapi_source
+from ansible_collections.claw.fleet.plugins.plugin_utils.actions import place_on_machine
 
 _FILES = Path(__file__).resolve().parents[2] / "roles" / "sandbox" / "files"
 _RUNTIME = _FILES / "cli" / "coachcli"
@@ -90,13 +91,10 @@ class ActionModule(ActionBase):
             cli.make(document, settings, _RUNTIME, Path(place))
             archive = Path(place) / "context.tar"
             archive.write_bytes(_context(Path(place) / "coachcli", settings.name))
-            directory = self._make_tmp_path()
-            try:
+            with place_on_machine(self) as directory:
                 remote = self._connection._shell.join_path(directory, archive.name)
                 self._transfer_file(str(archive), remote)
                 return self._module({**asked, "context": remote}, variables)
-            finally:
-                self._remove_tmp_path(directory, force=True)
 
     def _module(self, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = self._execute_module(

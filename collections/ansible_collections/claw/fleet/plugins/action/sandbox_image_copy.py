@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.claw.fleet.plugins.modules.sandbox_image_copy import ARGUMENT_SPEC
+from ansible_collections.claw.fleet.plugins.plugin_utils.actions import place_on_machine
 
 
 class ActionModule(ActionBase):
@@ -40,7 +39,8 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 f"{args['image']} is not on the controller; have it saved by a task before, on a machine that has it"
             )
-        with self._place(archive) as remote:
+        with place_on_machine(self) as directory:
+            remote = self._connection._shell.join_path(directory, archive.name)
             self._transfer_file(str(archive), remote)
             return self._module({**args, "archive": remote}, variables)
 
@@ -49,7 +49,8 @@ class ActionModule(ActionBase):
             return {"changed": False, "present": True, "removed": []}
         host = self._task.delegate_to or variables.get("inventory_hostname")
         Display().display(f"{host}: fetching {args['image']} to the controller")
-        with self._place(archive) as remote:
+        with place_on_machine(self) as directory:
+            remote = self._connection._shell.join_path(directory, archive.name)
             found = self._module({**args, "archive": remote}, variables)
             if not found.get("failed"):
                 # Two hosts may come here at once; whole is what has the name.
@@ -57,15 +58,6 @@ class ActionModule(ActionBase):
                 self._connection.fetch_file(remote, str(partial))
                 partial.replace(archive)
             return found
-
-    @contextmanager
-    def _place(self, archive: Path) -> Iterator[str]:
-        """Where the archive may be on the machine for a moment."""
-        directory = self._make_tmp_path()
-        try:
-            yield self._connection._shell.join_path(directory, archive.name)
-        finally:
-            self._remove_tmp_path(directory, force=True)
 
     def _module(self, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = self._execute_module(
