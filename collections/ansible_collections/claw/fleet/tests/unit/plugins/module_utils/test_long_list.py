@@ -24,6 +24,17 @@ def test_what_is_packed_survives_a_cache_and_comes_back_as_it_was() -> None:
     assert _long_list.unpack(kept, MARK) == ('"e"', rows)
 
 
+@pytest.mark.parametrize("paused", [(), (1,), (0, 2, 4), (0, 1, 2, 3, 4)])
+def test_columns_of_nearly_equal_values_come_back_as_they_were(paused: tuple[int, ...]) -> None:
+    rows = check_rows(
+        [
+            row(number + 1, agent_id=f"coach-{number}", wanted="paused" if number in paused else "running")
+            for number in range(5)
+        ]
+    )
+    assert _long_list.unpack(_long_list.pack(MARK, "", rows), MARK) == ("", rows)
+
+
 def test_what_was_asked_for_otherwise_is_another_list() -> None:
     kept = _long_list.pack(MARK, '"e"', [])
     for asked in (("https://other.example.com/", {}, {}), ("https://app.example.com/", {"fleet": "x"}, {})):
