@@ -11,7 +11,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export CLAW_CACHE_DIR ?= $(CURDIR)/.cache
 
-.PHONY: help up ask down clean test check lint types unit sanity postgresql integration molecule acceptance fire soak bench lock without-machine with-machine
+.PHONY: help up ask down clean test check lint types unit sanity postgresql integration molecule podman acceptance fire soak bench lock one-lane other-lane
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,9 +56,12 @@ sanity: $(STAMP) ## ansible-test sanity and units, in environments of their own
 	@tests/ansible-test sanity
 	@tests/ansible-test units
 
-molecule: $(STAMP) ## The Molecule scenarios, without tools and with sandboxes, on systemd hosts
+molecule: $(STAMP) ## The Molecule scenarios on systemd hosts: without tools, and with sandboxes
 	@molecule test
 	@molecule test --scenario-name sandbox
+
+podman: $(STAMP) ## The Molecule scenario with sandboxes of rootless engines
+	@molecule test --scenario-name podman
 
 postgresql: $(STAMP) ## The coach list on PostgreSQL instead of SQLite
 	@tests/with-postgresql pytest -q -n 2 tests/coachlist
@@ -72,13 +75,13 @@ acceptance: $(STAMP) ## make up and everything it promises, on a bench of its ow
 fire: $(STAMP) ## What of acceptance takes longest: bad machines, rotation, adoption, a run by itself, a few kills and images
 	@pytest -q tests/acceptance -m fire
 
-test: check postgresql ## Everything; what needs no machine beside what waits for one
-	@$(MAKE) --no-print-directory --output-sync=line -j2 without-machine with-machine
+test: check postgresql ## Everything; what computes beside what waits for machines
+	@$(MAKE) --no-print-directory --output-sync=line -j2 one-lane other-lane
 
-without-machine: $(STAMP)
-	@$(MAKE) --no-print-directory -j1 sanity integration
+one-lane: $(STAMP)
+	@$(MAKE) --no-print-directory -j1 sanity integration podman
 
-with-machine: $(STAMP)
+other-lane: $(STAMP)
 	@$(MAKE) --no-print-directory -j1 molecule acceptance
 
 soak: $(STAMP) ## Every kill and race, and new examples, for hours: make soak [CLAW_SEED=N] [CLAW_SOAK_FROM=NAME:N]

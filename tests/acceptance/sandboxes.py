@@ -163,3 +163,34 @@ def outcome(play: Play, gateway: str) -> dict[str, list[str]]:
 def deeds(play: Play) -> tuple[list[str], list[tuple[str, str, Any]]]:
     """What a play changed, or would have."""
     return sorted(play.changed), sorted(play.diffs(), key=str)
+
+
+@contextmanager
+def job(fleet: Fleet, gateway: str, agent_id: str, message: str) -> Iterator[str]:
+    """A job of an agent's that has run once, and its turn has ended, when the block begins: what her last tool told her."""
+    before = fleet.heard_until_now()
+    added = fleet.call(
+        gateway,
+        "cron.add",
+        name=f"of {agent_id}",
+        agentId=agent_id,
+        schedule={"kind": "at", "at": fleet.sh("date --utc --date='+2 seconds' +%FT%TZ").strip()},
+        sessionTarget="isolated",
+        wakeMode="now",
+        payload={"kind": "agentTurn", "message": message},
+        delivery={"mode": "none"},
+    )
+    assert added["ok"], added
+    try:
+        (request, *_more) = until(
+            "the job's turn to end",
+            lambda: [
+                r
+                for r in fleet.heard(message, after=before)
+                if r["messages"][-1]["role"] == "tool" and r["finished"]
+            ],
+        )
+        yield str(request["messages"][-1])
+    finally:
+        # It is gone by itself once it has run.
+        fleet.call(gateway, "cron.remove", id=added["payload"]["id"])

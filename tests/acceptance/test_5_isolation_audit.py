@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from clawbench import surroundings
 
 from .fleet import Fleet, Play, until
 from .kills import Say
@@ -22,36 +23,9 @@ from .kills import Say
 ANNA, CLARA = "coach-anna", "coach-clara"
 GATEWAY = "gw-a"
 BRIDGE = "172.29.240.1"
-NAMESERVER = "198.51.100.53"
 TASK = "Try everything that must fail"
 STATE = f"/var/lib/claw/{GATEWAY}"
 FILES = "find /etc/claw /var/lib/claw/*/workspaces /var/lib/claw/*/credentials -printf '%p %i %u %m %l ' -type f -printf %s -o -printf '\\n' | sort"
-LISTENERS = f"""
-import socket, threading
-def serve(family, address):
-    server = socket.create_server((address, 80), family=family)
-    while True:
-        server.accept()[0].close()
-for family, address in ((socket.AF_INET, "169.254.169.254"), (socket.AF_INET6, "fd00:ec2::254")):
-    threading.Thread(target=serve, args=(family, address), daemon=True).start()
-names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-names.bind(("{NAMESERVER}", 53))
-while True:
-    question, asker = names.recvfrom(512)
-    names.sendto(question[:2] + b"\\x81\\x83" + question[4:], asker)
-"""
-SURROUND = f"""
-set -eu
-ip link show audit0 >/dev/null 2>&1 || ip link add audit0 type bridge
-sysctl -q -w net.ipv6.conf.lo.disable_ipv6=0 net.ipv6.conf.audit0.disable_ipv6=0 net.ipv6.conf.clw0.disable_ipv6=0
-ip link set audit0 up
-ip address replace 169.254.169.254/32 dev audit0
-ip address replace {NAMESERVER}/32 dev audit0
-ip address replace fd00:ec2::254/128 dev audit0 nodad
-ip address replace fd99::1/64 dev clw0 nodad
-systemctl stop audit-listeners 2>/dev/null || true
-systemd-run --quiet --collect --unit=audit-listeners python3 -c {shlex.quote(LISTENERS)}
-"""
 # A container like OpenClaw's for this agent, but for what is changed, in its place.
 CLONE = """
 import docker, json, sys
@@ -82,7 +56,7 @@ class Audited:
 
     def surround(self) -> None:
         """Have listeners, and every sandbox with ways out that no sandbox has by itself."""
-        self.fleet.sh(SURROUND)
+        surroundings.up(self.fleet.bench, "machine1")
         for number, agent in enumerate((ANNA, CLARA), start=2):
             self.started(agent)
             self.lead_out(agent, number)
@@ -116,7 +90,7 @@ class Audited:
         provider = urlsplit(self.fleet.provider)
         return {
             "isolation_audit_private_hosts": [f"{provider.hostname}:{provider.port}"],
-            "isolation_audit_dns_servers": [NAMESERVER],
+            "isolation_audit_dns_servers": [surroundings.NAMESERVER],
         }
 
     def play(self, *words: str, agents: tuple[str, ...] = (ANNA,), **options: Any) -> Play:
@@ -168,7 +142,7 @@ def audited(fleet: Fleet) -> Iterator[Audited]:
     audited = Audited(fleet)
     audited.surround()
     yield audited
-    fleet.sh("systemctl stop audit-listeners; ip link delete audit0; ip address delete fd99::1/64 dev clw0")
+    surroundings.down(fleet.bench, "machine1")
 
 
 def test_all_attempts_on_two_coaches_are_refused(audited: Audited, say: Say) -> None:

@@ -125,7 +125,7 @@ def test_one_that_is_yet_to_be_built_is_foreseen(copying: Copying) -> None:
             {"proxy": "http://192.0.2.1:3128"},
             "leaves by http://192.0.2.1:3128 while the way out is http://172.29.240.1",
         ),
-        ({"image": f"{NAME}:none"}, "the container engine could not save the image"),
+        ({"image": f"{NAME}:none"}, "could not save the image"),
         ({"id": "sha256:0"}, "what was loaded is not sha256:0"),
     ],
 )

@@ -6,13 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from .fleet import Fleet, until
-from .sandboxes import CLIENTS, GATEWAYS, Sandboxes, executing, said
+from .sandboxes import CLIENTS, GATEWAYS, Sandboxes, executing, job, said
 
 pytestmark = pytest.mark.fire
 
@@ -68,37 +67,6 @@ def test_a_cron_job_runs_in_its_agents_sandbox(fleet: Fleet, sandboxes: Sandboxe
         with sandboxes.executed() as executed, job(fleet, sandbox.gateway, coach, executing(CLIENTS)):
             pass
         assert [container for container, line in executed if line.endswith(CLIENTS)] == [sandbox.id]
-
-
-@contextmanager
-def job(fleet: Fleet, gateway: str, agent_id: str, message: str) -> Iterator[None]:
-    """A job of an agent's that has run once, and its turn has ended, when the block begins."""
-    before = fleet.heard_until_now()
-    added = fleet.call(
-        gateway,
-        "cron.add",
-        name=f"of {agent_id}",
-        agentId=agent_id,
-        schedule={"kind": "at", "at": fleet.sh("date --utc --date='+2 seconds' +%FT%TZ").strip()},
-        sessionTarget="isolated",
-        wakeMode="now",
-        payload={"kind": "agentTurn", "message": message},
-        delivery={"mode": "none"},
-    )
-    assert added["ok"], added
-    try:
-        until(
-            "the job's turn to end",
-            lambda: [
-                r
-                for r in fleet.heard(message, after=before)
-                if r["messages"][-1]["role"] == "tool" and r["finished"]
-            ],
-        )
-        yield
-    finally:
-        # It is gone by itself once it has run.
-        fleet.call(gateway, "cron.remove", id=added["payload"]["id"])
 
 
 def test_a_new_key_reaches_a_sandbox_that_runs(fleet: Fleet, sandboxes: Sandboxes) -> None:

@@ -44,11 +44,17 @@ def test_hosts_have_a_parent_that_the_engine_accepts(cgroups: int, driver: str, 
     assert "--privileged" not in options
 
 
-def test_hosts_get_what_an_engine_needs_only_where_they_run_one() -> None:
+def test_hosts_get_what_an_engine_needs_only_where_they_run_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fuse").touch()
+    monkeypatch.setattr(hosts, "ROOTLESS_DEVICES", [tmp_path / "fuse", tmp_path / "tun"])
     plain, engine = (hosts.host_options(2, "systemd", engine=engine) for engine in (False, True))
     assert engine[: len(plain)] == plain
     more = engine[len(plain) :]
     assert {"--security-opt=systempaths=unconfined", "--volume=/var/lib/docker"} < set(more)
+    # A device that the machine itself lacks cannot be given.
+    assert [option for option in more if "--device" in option] == [f"--device={tmp_path / 'fuse'}"]
     # Who may write to the kernel's settings must not do so by itself when the host starts.
     assert any("systemd-sysctl.service" in option for option in more)
 

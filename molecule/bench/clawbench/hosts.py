@@ -42,6 +42,9 @@ _ENGINE_OPTIONS = [
     "--volume=/var/lib/docker",
     "--volume=/dev/null:/etc/systemd/system/systemd-sysctl.service:ro",
 ]
+# For an engine that is not root: its layers are a file system of FUSE, and its containers' network a program with a tap.
+# A machine that has none of them has nothing to give.
+ROOTLESS_DEVICES = [Path("/dev/fuse"), Path("/dev/net/tun")]
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
@@ -203,7 +206,10 @@ def host_options(cgroups: int, driver: str, *, engine: bool = False) -> list[str
     in_systemd = cgroups == 2 and driver == "systemd"
     options.append("--cgroup-parent=" + (f"{CGROUP_PARENT}.slice" if in_systemd else f"/{CGROUP_PARENT}"))
     options += ["--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec,mode=1777"]
-    return options + (_ENGINE_OPTIONS if engine else [])
+    if engine:
+        options += _ENGINE_OPTIONS
+        options += [f"--device={device}" for device in ROOTLESS_DEVICES if device.exists()]
+    return options
 
 
 def _host(bench: Bench, host: str, tag: str, *, engine: bool) -> bool:

@@ -1,10 +1,14 @@
-"""What runs after the plays where agents have tools: each in a sandbox of her own, which reaches the app alone."""
+"""What runs after the plays where agents have tools: each in a sandbox of her own, which reaches the app alone.
+
+With the system's engine and with rootless ones, CLAW_DEMO_ENGINE.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +19,10 @@ import pytest
 import testinfra
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "collections"))
 
-from clawbench import asking
+from ansible_collections.claw.fleet.plugins.module_utils._audit import NAMES
+from clawbench import asking, surroundings
 from clawbench.coachlist import CoachList
 from clawbench.hosts import Bench
 from clawbench.inventory import COACHES, MACHINE
@@ -24,19 +30,47 @@ from clawbench.inventory import COACHES, MACHINE
 STATE = Path(os.environ["CLAW_DEMO_STATE"])
 BENCH = Bench.of(STATE)
 COACH_LIST = CoachList(STATE)
+ROOT = Path(__file__).resolve().parents[3]
 GATEWAYS = ("gw-a", "gw-b")
-UNITS = (
-    *(f"openclaw-gateway@{name}.service" for name in GATEWAYS),
-    *("claw-egress.service", "claw-egress-rules.service", "claw-egress-watch.service"),
-    "claw-sandbox-workspaces.service",
+ROOTLESS = os.environ["CLAW_DEMO_ENGINE"] == "podman"
+ENGINES = (
+    [f"unix:///run/claw-podman/{name}/podman.sock" for name in GATEWAYS]
+    if ROOTLESS
+    else ["unix:///run/docker.sock"]
 )
+LIMITED = not ROOTLESS or Path("/sys/fs/cgroup/cgroup.controllers").exists()
+"""Whether the kernel limits single containers: of a rootless engine by control groups of version 2 alone."""
+UNLIMITED = ["fork-bomb", "memory-hog"]
+"""What the audit rightly finds where it does not."""
 WORST_EXPOSURE = 2.0
+UNITS = {
+    **{f"openclaw-gateway@{name}.service": WORST_EXPOSURE for name in GATEWAYS},
+    "claw-egress.service": WORST_EXPOSURE,
+    "claw-egress-rules.service": WORST_EXPOSURE,
+    "claw-egress-watch.service": WORST_EXPOSURE,
+}
+"""How exposed each may be. A rootless engine needs a program that is root for a moment (newuidmap), which rules most out."""
+if ROOTLESS:
+    for name in GATEWAYS:
+        UNITS |= {f"claw-sandbox-workspaces@{name}.service": WORST_EXPOSURE}
+        UNITS |= {f"claw-podman@{name}.service": 7.0, f"claw-egress-link@{name}.service": 4.5}
+else:
+    UNITS["claw-sandbox-workspaces.service"] = WORST_EXPOSURE
 AUDIT_REASONS = {"fs.config_include.perms_group_readable", "config.insecure_or_dangerous_flags"}
 """What OpenClaw's audit may warn of: each has its reason in docs/operations.md."""
 TOOLS = {"edit", "exec", "ls", "read", "write"}
 OF_OPENCLAW = {"apply_patch", "tool_call", "tool_describe", "tool_search"}
 """What OpenClaw offers beside the tools that are named: its catalog, and a way to write that the guard refuses."""
 LOOK_UP = 'tool:exec {"command": "journeyloop clients list"}'
+INSPECT = """
+import docker, json, sys
+found = []
+for engine in sys.argv[1:]:
+    client = docker.APIClient(engine)
+    listed = client.containers(filters={"label": "openclaw.sandbox=1"})
+    found += [client.inspect_container(container["Id"]) for container in listed]
+print(json.dumps(found))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +94,7 @@ def answers(rows: Mapping[str, dict[str, Any]]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def containers(machine: Any, answers: dict[str, str]) -> dict[str, dict[str, Any]]:
     """The sandboxes, as the engine tells of them, by agent id."""
-    ids = "docker ps --quiet --filter label=openclaw.sandbox=1"
-    found = json.loads(machine.check_output(f"docker inspect $({ids})"))
+    found = json.loads(machine.check_output("python3 -c %s " + " ".join(ENGINES), INSPECT))
     return {
         container["Config"]["Labels"]["openclaw.sessionKey"].split(":")[1]: container for container in found
     }
@@ -92,11 +125,8 @@ def test_a_sandbox_is_closed(
     state = f"/var/lib/claw/{gateway}"
     given, mounts = container["HostConfig"], {mount["Source"]: mount for mount in container["Mounts"]}
     assert given["ReadonlyRootfs"] is True
-    assert given["CapDrop"] == ["ALL"] and not given["CapAdd"] and given["Privileged"] is False
-    assert "no-new-privileges" in given["SecurityOpt"]
-    assert given["Memory"] == given["MemorySwap"] == 512 * 2**20
-    assert (given["PidsLimit"], given["NanoCpus"]) == (128, 10**9)
-    assert given["NetworkMode"] == "claw-sandbox"
+    assert given["Privileged"] is False
+    assert given["NetworkMode"] == ("slirp4netns" if ROOTLESS else "claw-sandbox")
     assert mounts[f"{state}/workspaces/{agent_id}"]["RW"] is True
     assert mounts[f"{state}/credentials/{agent_id}"]["RW"] is False
     # Beside them the skills that OpenClaw itself puts into a workspace, to be read.
@@ -104,8 +134,54 @@ def test_a_sandbox_is_closed(
     assert [
         source for source in more if mounts[source]["RW"] or not source.startswith(f"{state}/sandbox/")
     ] == []
-    uid = machine.check_output("docker exec %s busybox id -u", container["Id"])
+    held = dict(
+        line.split(":\t")
+        for line in machine.file(f"/proc/{container['State']['Pid']}/status").content_string.splitlines()
+    )
+    assert {held[name] for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert (held["NoNewPrivs"], held["Seccomp"]) == ("1", "2")
+    # As the machine has it: with a rootless engine the container's own numbers are others.
+    uid = machine.check_output("stat -c %%u /proc/%s", str(container["State"]["Pid"]))
     assert uid == machine.check_output("id -u claw-%s", gateway) != "0"
+
+
+@pytest.mark.skipif(
+    not LIMITED, reason="without control groups of version 2 a rootless engine limits no container"
+)
+def test_each_sandbox_has_limits(containers: dict[str, dict[str, Any]]) -> None:
+    for container in containers.values():
+        given = container["HostConfig"]
+        assert given["Memory"] == given["MemorySwap"] == 512 * 2**20
+        assert (given["PidsLimit"], given["NanoCpus"]) == (128, 10**9)
+
+
+def test_everything_that_must_fail_fails(answers: dict[str, str]) -> None:
+    provider = BENCH.facts()["provider"]["control_url"].removeprefix("http://")
+    given = {
+        "isolation_audit_agents": ["coach-anna"],
+        "isolation_audit_private_hosts": [provider],
+        "isolation_audit_dns_servers": [surroundings.NAMESERVER],
+        "isolation_audit_only": [name for name in NAMES if LIMITED or name not in UNLIMITED],
+    }
+    surroundings.up(BENCH, MACHINE)
+    try:
+        words = ["--limit", "gw-a", "playbooks/isolation-audit.yml", "--extra-vars", json.dumps(given)]
+        sources = [ROOT / "inventories/demo/hosts.yml", STATE / "inventory"]
+        inventories = [f"--inventory={source}" for source in sources]
+        done = subprocess.run(
+            ["ansible-playbook", *inventories, *words],
+            text=True,
+            capture_output=True,
+            check=False,
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_FORCE_COLOR": "false"},
+        )
+    finally:
+        surroundings.down(BENCH, MACHINE)
+    assert done.returncode == 0, done.stdout
+    counts = {what: int(many) for what, many in re.findall(r"\b(\w+): (\d+)$", done.stdout, re.MULTILINE)}
+    assert counts["refused"] > 100, done.stdout
+    assert counts["through"] == counts["not_tried"] == 0, done.stdout
 
 
 def test_an_agent_is_offered_what_was_named_and_executes_the_command_alone(
@@ -122,13 +198,13 @@ def test_an_agent_is_offered_what_was_named_and_executes_the_command_alone(
         assert re.search("Only `journeyloop` can be executed|has not named|not found", said), said
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", sorted(UNITS))
 def test_unit_is_hardened_while_it_answers(machine: Any, answers: dict[str, str], unit: str) -> None:
     assert machine.service(unit).is_running
     told = machine.check_output("systemd-analyze security --no-pager %s", unit)
     score = re.search(r"exposure level for \S+: ([0-9.]+)", told)
     assert score
-    assert float(score.group(1)) <= WORST_EXPOSURE, told
+    assert float(score.group(1)) <= UNITS[unit], told
 
 
 @pytest.mark.parametrize("name", GATEWAYS)
@@ -147,5 +223,5 @@ def test_openclaws_own_audit_finds_nothing_without_a_reason(machine: Any, name: 
     # Of the flags that it warns of, the one that is meant.
     flags = [finding["detail"] for finding in grave if finding["checkId"].endswith("dangerous_flags")]
     assert all("dangerouslyAllowExternalBindSources=true" in detail for detail in flags), flags
-    guide = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text()
+    guide = (ROOT / "docs" / "operations.md").read_text()
     assert [check for check in AUDIT_REASONS if f"`{check}`" not in guide] == []

@@ -38,7 +38,8 @@ _PROGRAMS = {
 }
 # They would stand before the programs of that name.
 _NOT_COMMANDS = frozenset({"sh", "bash", "dash", "busybox", "env", "python3", "sleep"})
-_NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
+# What Podman has made itself it calls localhost's; of another registry nothing is made here.
+_NAME = re.compile(r"(localhost/)?[a-z0-9]+([._-][a-z0-9]+)*")
 _COMMAND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _BY_DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 

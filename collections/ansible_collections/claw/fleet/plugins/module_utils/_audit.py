@@ -136,6 +136,7 @@ class Scene:
     pids: int
     file_bytes: int
     scratch: int
+    scratch_places: tuple[str, ...]
     memory_free: int
     ports: list[Target] = field(default_factory=list)
     peers: list[Target] = field(default_factory=list)
@@ -180,6 +181,23 @@ def settings_of_networks(networks: Iterable[Mapping[str, Any]], wanted: str) -> 
         }
         faults += [f"{name}: {fault}" for fault, is_so in found.items() if is_so]
     return faults
+
+
+def settings_of_rootless(mode: str, wanted: str, lives: int, machine: int, link: int) -> list[str]:
+    """What is wrong with the network of a rootless engine's container.
+
+    ``mode``: what the engine says of it; ``wanted``: what it was made with. The others are network namespaces, by number: where
+    the engine lives, whose process the container's network is; the machine's; and the one that leads to the proxy alone (0
+    where sandboxes have no network).
+    """
+    kind = wanted.partition(":")[0]
+    found = {
+        f"it is {mode} and not {kind}": mode != kind,
+        "its engine lives in the machine's own network": lives == machine,
+        "its engine lives where more can be reached than the proxy": lives != machine
+        and link not in (0, lives),
+    }
+    return [fault for fault, is_so in found.items() if is_so]
 
 
 def counted(results: Iterable[Result]) -> dict[str, int]:

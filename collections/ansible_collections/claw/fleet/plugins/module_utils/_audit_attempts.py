@@ -62,7 +62,10 @@ def deeds(scene: Scene) -> list[Deed]:
             name, RULES, f"connect to {told or 'nothing'}", {"do": "tcp", "targets": list(targets)}, unproven
         )
 
-    sockets = ["/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock"]
+    sockets = [
+        *("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock"),
+        *("/run/podman/podman.sock", "/run/claw-podman", "/run/claw-podman-builder"),
+    ]
     return [
         find("other-workspaces", "others' workspace"),
         find("other-credentials", "others' credentials"),
@@ -136,8 +139,8 @@ def deeds(scene: Scene) -> list[Deed]:
         Deed(
             "scratch-hog",
             LIMITS,
-            f"more than {scene.scratch} bytes in /tmp and the like",
-            {"do": "scratch", "limit": scene.scratch, "places": ["/tmp", "/var/tmp", "/run"]},  # noqa: S108
+            f"more than {scene.scratch} bytes in {', '.join(scene.scratch_places)}",
+            {"do": "scratch", "limit": scene.scratch, "places": list(scene.scratch_places)},
         ),
         Deed("privileges", CONTAINER, "do what root or a capability is needed for", {"do": "privileges"}),
         Deed(

@@ -71,7 +71,7 @@ class Attempts:
         self._directory = Path(scene.state) / "workspaces" / scene.agent / scene.directory
 
     def run(
-        self, wanted: Callable[[str, str], bool], network: str, proxy_user: _durable.Owner | None
+        self, wanted: Callable[[str, str], bool], sandbox: Sandbox, proxy_user: _durable.Owner | None
     ) -> Iterator[Result]:
         """Try those that are ``wanted`` by their names and layers, in turn."""
         calls = _audit_attempts.calls(self._scene)
@@ -90,7 +90,7 @@ class Attempts:
         if wanted("print-key", _audit.SHELL):
             yield _audit.without_a_control(self._scene.agent)
         if wanted("network-settings", _audit.ENGINE):
-            yield self._settings(network)
+            yield self._settings(sandbox)
         if proxy_user and wanted("proxy", _audit.PROXY):
             yield self._past_the_list(proxy_user)
 
@@ -177,8 +177,19 @@ class Attempts:
 
     # Around it
 
-    def _settings(self, wanted: str) -> Result:
-        faults = _audit.settings_of_networks(self._containers.networks(self._container), wanted)
+    def _settings(self, sandbox: Sandbox) -> Result:
+        wanted = sandbox.network
+        if sandbox.rootless:
+            link = Path(f"/run/netns/claw-{self._gateway.name}")
+            faults = _audit.settings_of_rootless(
+                self._containers.network_mode(self._container),
+                wanted,
+                lives=self._containers.lives_in(),
+                machine=Path("/proc/self/ns/net").stat().st_ino,
+                link=0 if wanted == "none" else link.stat().st_ino if link.exists() else -1,
+            )
+        else:
+            faults = _audit.settings_of_networks(self._containers.networks(self._container), wanted)
         look = Deed("network-settings", _audit.RULES, "be in a network that leads out or together", {})
         return self._told(look, _audit.ENGINE, {"through": faults, "held": [f"it is in {wanted} alone"]})
 
@@ -268,7 +279,7 @@ def audit(
     for container in running:
         with _audit_scene.staged(gateway, config_root, sandbox, containers, container, given) as scene:
             attempts = Attempts(gateway, containers, container, scene, session, seconds)
-            results += attempts.run(wanted, sandbox.network, _audit_scene.proxy_user())
+            results += attempts.run(wanted, sandbox, _audit_scene.proxy_user())
     return results
 
 

@@ -41,6 +41,9 @@ PREFIX = ".claw-audit-"
 """What all names of an audit's files begin with."""
 PROXY_USER = "claw-egress"
 _PEERS = 2
+_LOOPBACK = "127.0.0.1"
+_OF_ROOTLESS = (_LOOPBACK, "10.0.2.100", "10.0.2.2", "10.0.2.3")
+"""What a container of a rootless engine has near it: itself twice, the engine's side of its network, who answers for names."""
 _PEER_SECONDS = 900
 _MOST_PORTS = 96
 _LISTEN = (
@@ -92,7 +95,7 @@ def staged(
             for place in directories:
                 with _as_owner(place):
                     _write(Path(place) / canaries[what], words[f"a canary of {what}"])
-        peers = _listen(containers, containers.others(container)[:_PEERS], listeners)
+        peers = _listen(sandbox, containers, containers.others(container)[:_PEERS], listeners)
         scene = _scene(
             gateway,
             sandbox,
@@ -236,6 +239,7 @@ def _scene(
         pids=sandbox.pids,
         file_bytes=sandbox.file_bytes,
         scratch=_audit.bytes_of(sandbox.scratch),
+        scratch_places=sandbox.scratch_places,
         memory_free=_memory_free(),
         ports=ports,
         peers=peers,
@@ -249,18 +253,22 @@ def _scene(
     )
 
 
-def _listen(containers: Containers, peers: Sequence[tuple[str, str]], listeners: list[str]) -> list[Target]:
-    """Have a listener in each of these sandboxes; those that answer within their own."""
+def _listen(
+    sandbox: Sandbox, containers: Containers, peers: Sequence[tuple[str, str]], listeners: list[str]
+) -> list[Target]:
+    """Have a listener in each of these sandboxes; where those that answer within their own might be reached."""
     found = []
     for peer, address in peers:
         port = 20000 + secrets.randbelow(10000)
         command = ["/usr/bin/python3", "-I", "-c", _LISTEN, str(port)]
         listeners.append(containers.start(peer, command, seconds=_PEER_SECONDS))
-        look = json.dumps({"do": "tcp", "targets": [[address, port]]})
+        look = json.dumps({"do": "tcp", "targets": [[address or _LOOPBACK, port]]})
         for _try in range(5):
             done = containers.execute(peer, ["/usr/bin/python3", "-I", "-c", PROBE, look])
             if '"through": [],' not in done.output:
-                found.append((address, port))
+                # Of a rootless engine none has an address that means it alone.
+                everywhere = [*_OF_ROOTLESS, *sandbox.dns]
+                found += [(place, port) for place in ([address] if address else everywhere)]
                 break
     return found
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+import socket
+import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,8 @@ if _engine.SDK_MISSING is None:
 
 _LABEL = "openclaw.sandbox=1"
 _WORKSPACE = "/workspace"
+_CREDENTIALS = struct.Struct("3i")
+"""Of who listens on a socket: process, user, group (unix(7))."""
 
 
 class ContainersError(Exception):
@@ -58,14 +62,12 @@ class Containers:
         self._workspaces = Path(gateway.state_dir) / "workspaces"
         if _engine.SDK_MISSING:
             raise ContainersError(f"the Docker SDK for Python is missing on the machine {_engine.SDK_HINT}")
-        try:
-            self._client = _engine.connect(docker_host)
-        except _engine.EngineError as error:
-            raise ContainersError(str(error)) from error
+        self._engine = _engine.Engine(docker_host, ContainersError)
+        self._client = self._engine.client
 
     def all(self) -> list[Container]:
         """Those that there are, running or not."""
-        with self._engine("list its containers"):
+        with self._engine.asked_to("list its containers"):
             found = self._client.containers.list(all=True, filters={"label": _LABEL}, ignore_removed=True)
         told = (self._container(container.attrs) for container in found)
         return sorted(
@@ -73,19 +75,33 @@ class Containers:
         )
 
     def others(self, container: Container) -> list[tuple[str, str]]:
-        """The ids and addresses of all other agents' sandboxes that run on this machine, of any gateway."""
-        with self._engine("list its containers"):
+        """The ids and addresses of all other agents' sandboxes that run in this engine; an address is empty if it has none."""
+        with self._engine.asked_to("list its containers"):
             found = self._client.containers.list(filters={"label": _LABEL}, ignore_removed=True)
         told = [
             (other.attrs["Id"], network.get("IPAddress") or "")
             for other in found
-            for network in other.attrs["NetworkSettings"]["Networks"].values()
+            for network in (other.attrs["NetworkSettings"].get("Networks") or {"": {}}).values()
         ]
-        return sorted((other, address) for other, address in told if other != container.id and address)
+        return sorted((other, address) for other, address in told if other != container.id)
+
+    def network_mode(self, container: Container) -> str:
+        """The engine's word for the kind of network that a container has."""
+        with self._engine.asked_to(f"look at the network of {container.agent_id}"):
+            return str(self._client.api.inspect_container(container.id)["HostConfig"]["NetworkMode"])
+
+    def lives_in(self) -> int:
+        """The network namespace of the engine itself, by number."""
+        with self._engine.asked_to("say which process it is"), socket.socket(socket.AF_UNIX) as asked:
+            asked.connect(self._engine.where.removeprefix("unix://"))
+            pid, _user, _group = _CREDENTIALS.unpack(
+                asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            )
+            return Path(f"/proc/{pid}/ns/net").stat().st_ino
 
     def networks(self, container: Container) -> list[dict[str, Any]]:
         """The engine's account of the networks that a container is in."""
-        with self._engine(f"look at the networks of {container.agent_id}"):
+        with self._engine.asked_to(f"look at the networks of {container.agent_id}"):
             names = self._client.api.inspect_container(container.id)["NetworkSettings"]["Networks"]
             return [self._client.api.inspect_network(name) for name in names]
 
@@ -103,7 +119,7 @@ class Containers:
 
         With 0 ``seconds`` nothing is put before the command, which has to end by itself.
         """
-        with self._engine("execute something in a sandbox"):
+        with self._engine.asked_to("execute something in a sandbox"):
             made = self._client.api.exec_create(
                 container_id,
                 _bounded(command, seconds),
@@ -117,14 +133,14 @@ class Containers:
 
     def start(self, container_id: str, command: Sequence[str], *, seconds: int) -> str:
         """Execute something beside, for that long at most; the engine's id of it, for `stop`."""
-        with self._engine("start something in a sandbox"):
+        with self._engine.asked_to("start something in a sandbox"):
             made = self._client.api.exec_create(container_id, _bounded(command, seconds))["Id"]
             self._client.api.exec_start(made, detach=True)
         return str(made)
 
     def stop(self, started: str) -> None:
         """End what was started. The engine has no call for that, but knows its process."""
-        with self._engine("end something in a sandbox"), contextlib.suppress(docker.errors.NotFound):
+        with self._engine.asked_to("end something in a sandbox"), contextlib.suppress(docker.errors.NotFound):
             told = self._client.api.exec_inspect(started)
             # Without a process there is 0, which would be ourselves.
             if told["Running"] and told["Pid"] > 1:
@@ -133,7 +149,7 @@ class Containers:
 
     def image_id(self, image: str) -> str:
         """The engine's id of an image by its name; empty if it is not there."""
-        with self._engine(f"look for the image {image}"):
+        with self._engine.asked_to(f"look for the image {image}"):
             try:
                 return str(self._client.images.get(image).id)
             except docker.errors.ImageNotFound:
@@ -142,7 +158,7 @@ class Containers:
     def remove(self, container: Container) -> None:
         """End it and take it away; it may be gone already."""
         deed = f"remove the sandbox of {container.agent_id}"
-        with self._engine(deed), contextlib.suppress(docker.errors.NotFound):
+        with self._engine.asked_to(deed), contextlib.suppress(docker.errors.NotFound):
             self._client.api.remove_container(container.id, force=True, v=True)
 
     def _container(self, attributes: dict[str, Any]) -> Container | None:
@@ -157,15 +173,6 @@ class Containers:
         variables = (variable.partition("=") for variable in attributes["Config"].get("Env") or [])
         environment = {name: value for name, _is, value in variables}
         return Container(mine[0], attributes["Id"], attributes["Image"], environment)
-
-    @contextlib.contextmanager
-    def _engine(self, deed: str) -> Iterator[None]:
-        try:
-            yield
-        except _engine.ERRORS as error:
-            raise ContainersError(
-                f"the container engine could not {deed}: {error}. See that it runs (systemctl status docker) and run again"
-            ) from error
 
 
 def _bounded(command: Sequence[str], seconds: int) -> list[str]:

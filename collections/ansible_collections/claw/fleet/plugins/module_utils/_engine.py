@@ -10,7 +10,9 @@ It needs that SDK on the machine, 5.0 or later (Debian: python3-docker).
 
 from __future__ import annotations
 
+import contextlib
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 try:
@@ -41,6 +43,33 @@ def connect(docker_host: str) -> Any:
     except ERRORS as error:
         raise EngineError(_unreachable(docker_host, str(error))) from error
     return client
+
+
+class Engine:
+    """One engine, which tells what it could not do as an error of whoever asks it.
+
+    ``client``: the SDK's; ``where``: its URL.
+    """
+
+    def __init__(self, docker_host: str, error: type[Exception]) -> None:
+        """Raises that error where no engine answers."""
+        self.where = docker_host
+        self._error = error
+        try:
+            self.client = connect(docker_host)
+        except EngineError as unreachable:
+            raise error(str(unreachable)) from unreachable
+
+    @contextlib.contextmanager
+    def asked_to(self, deed: str) -> Iterator[None]:
+        """Whatever it answers to what is asked of it here; ``deed`` are words that follow "could not"."""
+        try:
+            yield
+        except ERRORS as error:
+            raise self._error(
+                f"the container engine at {self.where} could not {deed}: {error}. Its journal may say more (journalctl -u "
+                "docker, or of claw-podman's units); mend that and run again"
+            ) from error
 
 
 def _unreachable(where: str, words: str) -> str:

@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,14 +80,12 @@ class Images:
     def __init__(self, name: str, docker_host: str) -> None:
         """Raises ImageError where no engine answers."""
         self.name = name
-        try:
-            self._client = _engine.connect(docker_host)
-        except _engine.EngineError as error:
-            raise ImageError(str(error)) from error
+        self._engine = _engine.Engine(docker_host, ImageError)
+        self._client = self._engine.client
 
     def find(self, tag: str) -> Any | None:
         """The image with this tag, if it is there."""
-        with self._engine("look for the image"):
+        with self._engine.asked_to("look for the image"):
             try:
                 return self._client.images.get(f"{self.name}:{tag}")
             except docker.errors.ImageNotFound:
@@ -105,7 +103,7 @@ class Images:
         arguments = {"BASE": begins_with, "PACKAGES": " ".join(base.packages) if base.image else ""}
         said: list[str] = []
         found = ""
-        with self._engine("build the image"), context.open("rb") as file:
+        with self._engine.asked_to("build the image"), context.open("rb") as file:
             for step in self._client.api.build(
                 fileobj=file,
                 custom_context=True,
@@ -124,30 +122,45 @@ class Images:
                     raise ImageError(f"the build failed: {step['error'].strip()} After:\n{_tail(said)}")
         if not found:
             raise ImageError(f"the build made no image. It said:\n{_tail(said)}")
-        with self._engine("find what it has built"):
+        with self._engine.asked_to("find what it has built"):
             image = self._client.images.get(found)
         try:
             self._prove(image, command)
         except ImageError:
             self._clear()
             raise
-        with self._engine("name the image"):
+        with self._engine.asked_to("name the image"):
             image.tag(self.name, tag_of(inputs))
         self._forget_bases_but(begins_with)
         return image
 
+    def known(self, tag: str) -> Any:
+        """The image with this tag, which has to be there."""
+        image = self.find(tag)
+        if image is None:
+            raise ImageError(
+                "the engine it is to be copied from does not have it. Run the role claw.fleet.sandbox, which builds it, or "
+                "name one that was kept"
+            )
+        return image
+
+    def pieces(self, tag: str) -> Iterator[bytes]:
+        """The image with this tag, as an archive."""
+        with self._engine.asked_to("save the image"):
+            yield from self._client.api.get_image(f"{self.name}:{tag}")
+
     def save(self, tag: str, archive: Path) -> None:
         """Write the image with this tag to a file, which whoever has its directory may read."""
-        with self._engine("save the image"), gzip.open(archive, "wb", compresslevel=1) as file:
-            for piece in self._client.api.get_image(f"{self.name}:{tag}"):
+        with gzip.open(archive, "wb", compresslevel=1) as file:
+            for piece in self.pieces(tag):
                 file.write(piece)
         archive.chmod(0o644)
 
-    def load(self, tag: str, archive: Path, image_id: str) -> None:
-        """Have the image of such a file, which has to be the one of this id."""
+    def load(self, tag: str, pieces: Iterable[bytes], image_id: str) -> None:
+        """Have the image of such an archive, which has to be the one of this id."""
         self._clear()
-        with self._engine("load the image"), archive.open("rb") as file:
-            for _step in self._client.api.load_image(file):
+        with self._engine.asked_to("load the image"):
+            for _step in self._client.api.load_image(pieces):
                 pass
         image = self.find(tag)
         if image is None or image.id != image_id:
@@ -155,7 +168,7 @@ class Images:
 
     def prune(self, keep: int, current: str, *, check: bool) -> list[str]:
         """Remove what no container uses but the newest ``keep`` before the current; their tags."""
-        with self._engine("look for images that are used"):
+        with self._engine.asked_to("look for images that are used"):
             used = {
                 container.attrs["Image"]
                 for container in self._client.containers.list(all=True, ignore_removed=True)
@@ -168,14 +181,14 @@ class Images:
                 continue
             gone += tags
             if not check:
-                with self._engine(f"remove {tags[0]}"):
+                with self._engine.asked_to(f"remove {tags[0]}"):
                     for tag in tags:
                         self._client.images.remove(tag)
         return gone
 
     def _all(self) -> list[Any]:
         """The images of this name, the newest first."""
-        with self._engine("list the images"):
+        with self._engine.asked_to("list the images"):
             found = self._client.images.list(self.name, filters={"label": INPUTS})
         return sorted(found, key=lambda image: str(image.attrs["Created"]), reverse=True)
 
@@ -192,15 +205,17 @@ class Images:
 
     def _execute(self, image: Any, line: str) -> tuple[int, str]:
         """The status of a line, and what it says of errors."""
-        with self._engine("try the image"):
+        with self._engine.asked_to("try the image"):
             container = self._client.containers.create(
                 image.id,
                 ["/bin/sh", "-lc", line],
                 environment={"LD_PRELOAD": "/nonexistent.so"},
-                network_disabled=True,
+                network_mode="none",
                 read_only=True,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
+                # Of what an engine may log to by itself, not everything can be read again.
+                log_config={"Type": "json-file"},
             )
             try:
                 container.start()
@@ -211,13 +226,13 @@ class Images:
 
     def _clear(self) -> None:
         """Remove what has our label and no name: a build that failed, or whose run was killed, has left it."""
-        with self._engine("remove what an earlier build left"):
+        with self._engine.asked_to("remove what an earlier build left"):
             self._client.images.prune(filters={"dangling": True, "label": INPUTS})
 
     def _bootstrapped(self, base: Base) -> str:
         """The name of an image of Debian's packages, made now if it is not there."""
         made = f"{self.name}-base:{digest(base.recipe)[:_DIGITS]}"
-        with self._engine("look for the base"):
+        with self._engine.asked_to("look for the base"):
             try:
                 self._client.images.get(made)
                 return made
@@ -237,27 +252,20 @@ class Images:
                 _command.run(command, Path(place), os.environ)
             except _command.CommandError as error:
                 raise ImageError(f"Debian's packages make no base, {error}") from error
-            with self._engine("import the base"):
-                repository, _colon, tag = made.partition(":")
+            with self._engine.asked_to("import the base"):
+                # The tag within the name: Podman does not heed another.
                 self._client.api.import_image(
-                    src=str(tree), repository=repository, tag=tag, changes=[f"LABEL {_BASE}={tag}"]
+                    src=str(tree), repository=made, changes=[f"LABEL {_BASE}={made.rpartition(':')[2]}"]
                 )
         return made
 
     def _forget_bases_but(self, current: str) -> None:
         """Take their names off the bases of former images, which have all of their layers by themselves."""
-        with self._engine("remove a former base"):
+        with self._engine.asked_to("remove a former base"):
             for image in self._client.images.list(f"{self.name}-base"):
                 for tag in image.tags:
                     if tag.startswith(f"{self.name}-base:") and tag != current:
                         self._client.images.remove(tag)
-
-    @contextlib.contextmanager
-    def _engine(self, deed: str) -> Iterator[None]:
-        try:
-            yield
-        except _engine.ERRORS as error:
-            raise ImageError(f"the container engine could not {deed}: {error}") from error
 
 
 def _tail(said: Sequence[str]) -> str:

@@ -27,6 +27,10 @@ KEYS = frozenset({"sandbox", "tools"})
 """What an entry has of it."""
 
 _SCRATCH = ("/tmp", "/var/tmp", "/run")  # noqa: S108 - of the container, in memory
+# Podman has its own at /run, where it brings what OpenClaw ends processes with.
+_SCRATCH_OF_PODMAN = _SCRATCH[:2]
+# Of a rootless engine who is not root is told by number, and is the gateway's user outside.
+_USER_OF_PODMAN = "1000:1000"
 MARK = "CLAW_SANDBOX"
 """The variable in a container that says what it was made of."""
 
@@ -55,6 +59,16 @@ class Sandbox:
     credentials_dir: str
     idle_hours: int
     age_days: int
+
+    @property
+    def rootless(self) -> bool:
+        """Whether it is of an engine of the gateway's own user."""
+        return self.engine == "podman"
+
+    @property
+    def scratch_places(self) -> tuple[str, ...]:
+        """What of the container is in memory and has `scratch` as its limit."""
+        return _SCRATCH_OF_PODMAN if self.rootless else _SCRATCH
 
     @property
     def mark(self) -> str:
@@ -100,7 +114,7 @@ class Sandbox:
                     "dns": list(self.dns),
                     "readOnlyRoot": True,
                     "capDrop": ["ALL"],
-                    "tmpfs": [f"{place}:size={self.scratch},mode=1777" for place in _SCRATCH],
+                    "tmpfs": [f"{place}:size={self.scratch},mode=1777" for place in self.scratch_places],
                     "env": {MARK: self.mark},
                     "memory": self.memory,
                     "memorySwap": self.memory,
@@ -112,6 +126,7 @@ class Sandbox:
                     # for files do not reach it.
                     "binds": [f"{state / 'credentials' / agent_id}:/var{self.credentials_dir}:ro"],
                     "dangerouslyAllowExternalBindSources": True,
+                    **({"user": _USER_OF_PODMAN} if self.rootless else {}),
                 },
             },
             "tools": {

@@ -8,7 +8,6 @@ PRIVATE to claw.fleet: may change at any time.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -88,14 +87,12 @@ class Networks:
 
     def __init__(self, docker_host: str) -> None:
         """Raises NetworkError where no engine answers."""
-        try:
-            self._client = _engine.connect(docker_host)
-        except _engine.EngineError as error:
-            raise NetworkError(str(error)) from error
+        self._engine = _engine.Engine(docker_host, NetworkError)
+        self._client = self._engine.client
 
     def find(self, name: str) -> Any | None:
         """The network of this name, if it is there."""
-        with _asked("look for the network"):
+        with self._engine.asked_to("look for the network"):
             # The engine's own filter takes parts of names too.
             found = [network for network in self._client.networks.list(names=[name]) if network.name == name]
         if len(found) > 1:
@@ -107,13 +104,13 @@ class Networks:
 
     def members(self, network: Any) -> list[str]:
         """The names of the containers that are attached to it, also of those that do not run."""
-        with _asked("look for the network's containers"):
+        with self._engine.asked_to("look for the network's containers"):
             found = self._client.api.containers(all=True, filters={"network": network.id})
         return sorted(container["Names"][0].lstrip("/") for container in found)
 
     def refuse_conflicts(self, wanted: Wanted, former: Any | None) -> None:
         """Raise NetworkError if another network, or the machine itself, has the subnet or the interface."""
-        with _asked("look at the other networks"):
+        with self._engine.asked_to("look at the other networks"):
             others = [
                 other for other in self._client.networks.list() if former is None or other.id != former.id
             ]
@@ -136,7 +133,7 @@ class Networks:
 
     def create(self, wanted: Wanted) -> Any:
         """Have it made."""
-        with _asked("create the network"):
+        with self._engine.asked_to("create the network"):
             made = self._client.api.create_network(
                 wanted.name,
                 driver="bridge",
@@ -153,7 +150,7 @@ class Networks:
 
     def remove(self, network: Any) -> None:
         """Have it removed."""
-        with _asked("remove the former network"):
+        with self._engine.asked_to("remove the former network"):
             network.remove()
 
 
@@ -189,11 +186,3 @@ def _subnets(attrs: Mapping[str, Any]) -> Iterable[str]:
 def _overlap(ours: ipaddress.IPv4Network, other: str) -> bool:
     network = ipaddress.ip_network(other, strict=False)
     return isinstance(network, ipaddress.IPv4Network) and network.overlaps(ours)
-
-
-@contextlib.contextmanager
-def _asked(deed: str) -> Iterator[None]:
-    try:
-        yield
-    except _engine.ERRORS as error:
-        raise NetworkError(f"the container engine could not {deed}: {error}") from error

@@ -33,7 +33,7 @@ options:
   engine:
     description: What the containers are of.
     type: str
-    choices: [docker]
+    choices: [docker, podman]
     default: docker
   docker_host:
     description: The container engine, as a URL.
@@ -44,7 +44,7 @@ options:
     type: str
     required: true
   network:
-    description: The engine's network that they are in.
+    description: The network that they are in, in the engine's words.
     type: str
     default: claw-sandbox
   dns:
@@ -150,7 +150,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._sandbox import Sandbox
 ARGUMENT_SPEC: dict[str, Any] = {
     "gateway": {"type": "str", "required": True},
     "config_root": {"type": "path", "default": DEFAULT_CONFIG_ROOT},
-    "engine": {"type": "str", "choices": ["docker"], "default": "docker"},
+    "engine": {"type": "str", "choices": ["docker", "podman"], "default": "docker"},
     "docker_host": {"type": "str", "default": "unix:///run/docker.sock"},
     "image": {"type": "str", "required": True},
     "network": {"type": "str", "default": "claw-sandbox"},

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: sandbox_image_copy
-short_description: Have an image of sandboxes that was built on another machine
+short_description: Have an image of sandboxes that was built elsewhere
 version_added: 0.1.0
 description:
   - With V(saved) an image is fetched from the machine that built it to the controller, where it is kept until the run of
     Ansible ends. With V(loaded) another machine is sent it from there, and has the very same image, by name and id.
+  - With O(source) it is taken from another engine of the same machine, for gateways that each have one of their own.
   - Nothing is fetched that the controller has, and nothing sent that the machine has.
 author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
@@ -19,7 +20,8 @@ attributes:
   check_mode:
     support: full
     details:
-      - With V(saved) nothing is done. An image that has no O(id) yet counts as one that the machine lacks.
+      - With V(saved) nothing is done. An image that has no O(id) yet counts as one that the machine lacks, and an engine
+        that is not there yet as one that has no image.
   diff_mode:
     support: none
   idempotent:
@@ -30,7 +32,9 @@ options:
     type: str
     required: true
   id:
-    description: The engine's id of the image where it was built; empty if it is yet to be built.
+    description:
+      - The engine's id of the image where it was built; empty if it is yet to be built.
+      - With O(source) it is what that engine says.
     type: str
     default: ''
   state:
@@ -42,6 +46,10 @@ options:
     description: With V(loaded), how many former images are kept that nothing uses, to go back to.
     type: int
     default: 1
+  source:
+    description: With V(loaded), another container engine of the machine that has the image, as a URL.
+    type: str
+    default: ''
   docker_host:
     description: The container engine, as a URL.
     type: str
@@ -65,6 +73,13 @@ EXAMPLES = r"""
     image: claw-sandbox:3f0c9a5be1d27704
     id: sha256:0b0e7a7b8cfe6d9f0d2a1f52d1d9a3c1c1a3c2ef8b3f3f3c6a0d4b0f2d1e9c77
     state: loaded
+
+- name: The gateway's own engine has the image
+  claw.fleet.sandbox_image_copy:
+    image: localhost/claw-sandbox:3f0c9a5be1d27704
+    state: loaded
+    source: unix:///run/claw-podman-builder/podman.sock
+    docker_host: unix:///run/claw-podman/gw-a/podman.sock
 """
 
 RETURN = r"""
@@ -92,28 +107,39 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "id": {"type": "str", "default": ""},
     "state": {"type": "str", "choices": ["saved", "loaded"], "required": True},
     "keep": {"type": "int", "default": 1},
+    "source": {"type": "str", "default": ""},
     "docker_host": {"type": "str", "default": "unix:///run/docker.sock"},
     "archive": {"type": "path"},
 }
 
 
 def reconcile(params: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Save it to the archive, or have it of the archive; without an archive, say whether it is there."""
+    """Save it to the archive, or have it of the archive or the other engine; without either, say whether it is there."""
     name, _colon, tag = params["image"].rpartition(":")
-    images = Images(name, params["docker_host"])
     archive = Path(params["archive"]) if params["archive"] else None
+    try:
+        images = Images(name, params["docker_host"])
+    except ImageError:
+        if check and params["source"]:
+            return {"changed": True, "present": False, "removed": []}
+        raise
     if params["state"] == "saved":
         if archive:
             images.save(tag, archive)
         return {"changed": False, "present": images.find(tag) is not None, "removed": []}
+    original = Images(name, params["source"]) if params["source"] else None
+    wanted = original.known(tag).id if original else params["id"]
     found = images.find(tag)
-    present = found is not None and found.id == params["id"]
-    loaded = bool(archive) and not present and not check
-    if archive and loaded:
-        images.load(tag, archive, params["id"])
+    present = found is not None and found.id == wanted
+    loaded = bool(archive or original) and not present and not check
+    if loaded and original:
+        images.load(tag, original.pieces(tag), wanted)
+    elif loaded and archive:
+        with archive.open("rb") as file:
+            images.load(tag, file, wanted)
     removed = []
     if present or loaded or check:
-        removed = images.prune(params["keep"], params["id"], check=check)
+        removed = images.prune(params["keep"], wanted, check=check)
     return {
         "changed": loaded or bool(removed) or (check and not present),
         "present": present or loaded,

@@ -40,6 +40,7 @@ SCENE = Scene(
     pids=128,
     file_bytes=100,
     scratch=64,
+    scratch_places=("/tmp",),
     memory_free=10_000,
     ports=[("172.29.240.1", 22)],
     peers=[("172.29.240.3", 20001)],
@@ -144,6 +145,18 @@ def test_faults_of_networks() -> None:
     wrong = {**right, "Internal": False, "EnableIPv6": True, "Options": {}}
     assert len(_audit.settings_of_networks([wrong], "claw-sandbox")) == 3
     assert _audit.settings_of_networks([right], "other") == ["claw-sandbox: it is not other"]
+
+
+def test_faults_of_a_rootless_engines_network() -> None:
+    slirp = "slirp4netns:allow_host_loopback=false,enable_ipv6=false"
+    machine, away, elsewhere = 1, 2, 3
+    faults = _audit.settings_of_rootless
+    assert faults("slirp4netns", slirp, away, machine, away) == []
+    assert faults("none", "none", elsewhere, machine, 0) == []
+    assert len(faults("host", slirp, away, machine, away)) == 1
+    assert len(faults("slirp4netns", slirp, machine, machine, away)) == 1
+    assert len(faults("slirp4netns", slirp, elsewhere, machine, away)) == 1
+    assert len(faults("slirp4netns", slirp, away, machine, -1)) == 1, "the link is gone"
 
 
 def test_a_transcript_tells_of_calls() -> None:

@@ -129,7 +129,7 @@ def test_what_an_engine_cannot_do_is_told(containers: Containers, engine: Engine
         with pytest.raises(ContainersError) as error:
             deed()
         assert f"could not {words}: {broken}" in str(error.value)
-        assert "systemctl status docker" in str(error.value)
+        assert "journalctl -u docker" in str(error.value)
 
 
 def test_where_no_engine_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,19 @@ def test_an_entry_is_closed(gateway: Gateway) -> None:
     assert docker["containerPrefix"] == "claw-gw-a-"
 
 
+def test_a_rootless_engine_is_told_who_the_user_is_and_keeps_its_place_for_init(gateway: Gateway) -> None:
+    closed = A_SANDBOX.entry(gateway, "coach-1")["sandbox"]
+    rootless = replace(A_SANDBOX, engine="podman").entry(gateway, "coach-1")["sandbox"]
+    assert rootless.pop("backend") == "podman"
+    mine, docker = rootless.pop("docker"), closed.pop("docker")
+    assert mine.pop("user") == "1000:1000"
+    # Podman brings /run/podman-init, which nothing may cover.
+    assert {mount.split(":")[0] for mount in mine.pop("tmpfs")} == {"/tmp", "/var/tmp"}
+    assert mine["env"].pop(MARK) != docker["env"].pop(MARK)
+    assert mine == {name: value for name, value in docker.items() if name != "tmpfs"}
+    assert rootless == {name: value for name, value in closed.items() if name != "backend"}
+
+
 @pytest.mark.parametrize(
     ("running", "ready", "loaded", "refused"),
     [
