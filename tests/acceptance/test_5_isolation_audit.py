@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from clawbench import surroundings
@@ -84,18 +83,9 @@ class Audited:
                 return line
         raise AssertionError(f"{agent} has no sandbox")
 
-    @property
-    def targets(self) -> dict[str, Any]:
-        """What the play is told of the surroundings."""
-        provider = urlsplit(self.fleet.provider)
-        return {
-            "isolation_audit_private_hosts": [f"{provider.hostname}:{provider.port}"],
-            "isolation_audit_dns_servers": [surroundings.NAMESERVER],
-        }
-
     def play(self, *words: str, agents: tuple[str, ...] = (ANNA,), **options: Any) -> Play:
         """Run the playbook."""
-        given = {**self.targets, "isolation_audit_agents": list(agents), **options}
+        given = {**surroundings.targets(self.fleet.bench), "isolation_audit_agents": list(agents), **options}
         return self.fleet.play("playbooks/isolation-audit.yml", f"--limit {GATEWAY}", *words, **given)
 
     def through(self, *only: str, **options: Any) -> list[dict[str, str]]:

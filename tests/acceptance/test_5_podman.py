@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from ansible_collections.claw.fleet.plugins.module_utils._audit import NAMES
@@ -346,14 +345,12 @@ def audit(fleet: Podman, *agents: str, only: Sequence[str] = NAMES) -> Play:
     """An audit of agents of the first gateway."""
     for agent in agents:
         fleet.execute(agent, "journeyloop --help")
-    provider = urlsplit(fleet.provider)
     return fleet.play(
         "playbooks/isolation-audit.yml",
         "--limit gw-a",
         isolation_audit_agents=list(agents),
         isolation_audit_only=list(only),
-        isolation_audit_private_hosts=[f"{provider.hostname}:{provider.port}"],
-        isolation_audit_dns_servers=[surroundings.NAMESERVER],
+        **surroundings.targets(fleet.bench),
     )
 
 

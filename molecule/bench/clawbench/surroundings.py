@@ -7,6 +7,8 @@ a control is missing. It does not prove that a real cloud's metadata service can
 from __future__ import annotations
 
 import shlex
+from typing import Any
+from urllib.parse import urlsplit
 
 from clawbench.hosts import Bench
 from clawbench.shell import docker
@@ -40,6 +42,15 @@ systemctl stop audit-listeners 2>/dev/null || true
 systemd-run --quiet --collect --unit=audit-listeners python3 -c {shlex.quote(_LISTENERS)}
 """
 _DOWN = "systemctl stop audit-listeners; ip link delete audit0; ip address delete fd99::1/64 dev clw0"
+
+
+def targets(bench: Bench) -> dict[str, Any]:
+    """What the playbook of the audit is told of them, and of the provider's stand-in, which is a private network's host."""
+    provider = urlsplit(bench.facts()["provider"]["control_url"])
+    return {
+        "isolation_audit_private_hosts": [f"{provider.hostname}:{provider.port}"],
+        "isolation_audit_dns_servers": [NAMESERVER],
+    }
 
 
 def up(bench: Bench, host: str) -> None:

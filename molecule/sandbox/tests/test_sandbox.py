@@ -156,11 +156,9 @@ def test_each_sandbox_has_limits(containers: dict[str, dict[str, Any]]) -> None:
 
 
 def test_everything_that_must_fail_fails(answers: dict[str, str]) -> None:
-    provider = BENCH.facts()["provider"]["control_url"].removeprefix("http://")
     given = {
         "isolation_audit_agents": ["coach-anna"],
-        "isolation_audit_private_hosts": [provider],
-        "isolation_audit_dns_servers": [surroundings.NAMESERVER],
+        **surroundings.targets(BENCH),
         "isolation_audit_only": [name for name in NAMES if LIMITED or name not in UNLIMITED],
     }
     surroundings.up(BENCH, MACHINE)
