@@ -32,6 +32,8 @@ NAMES = (
     "scratch-hog", "privileges", "processes", "other-program", "metacharacters", "exec-parameters", "other-tools",
     "link-out", "print-key", "network-settings",
 )  # fmt: skip
+HOGS = ("fork-bomb", "memory-hog")
+"""What only a limit of the container stops, which the kernel may not give a rootless engine."""
 GUARD = "the gateway's guard, and OpenClaw's policy of tools (role gateway)"
 IMAGE = "the shell of the image, which executes the command alone (role sandbox)"
 FILES = (

@@ -41,8 +41,6 @@ from ansible_collections.claw.fleet.plugins.module_utils._containers import Cont
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError
 from ansible_collections.claw.fleet.plugins.module_utils._sandbox import Sandbox
 
-# What is not tried at all where it would tell nothing.
-_HOGS = ("fork-bomb", "memory-hog")
 _AT_ONCE = 12
 """Calls in a turn."""
 _SHOWN = 160
@@ -148,7 +146,7 @@ class Attempts:
         return self._result(call, _audit.LINE, *_judged(self._evidence(call, done.output, None), done.output))
 
     def _by_shell(self, deed: Deed) -> Result:
-        if deed.unproven and deed.name in _HOGS:
+        if deed.unproven and deed.name in _audit.HOGS:
             return self._result(deed, _audit.SHELL, UNPROVEN, deed.unproven)
         done = self._containers.execute(
             self._container.id,
@@ -161,7 +159,7 @@ class Attempts:
         try:
             found = json.loads(done.output)
         except ValueError:
-            if deed.name in _HOGS and done.status == _KILLED:
+            if deed.name in _audit.HOGS and done.status == _KILLED:
                 return self._result(deed, _audit.SHELL, REFUSED, "it was ended")
             return self._result(
                 deed, _audit.SHELL, NOT_TRIED, f"status {done.status}: {done.output[-_SHOWN:]}"

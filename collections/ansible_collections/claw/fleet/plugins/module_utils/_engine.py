@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
     import docker
@@ -70,6 +72,18 @@ class Engine:
                 f"the container engine at {self.where} could not {deed}: {error}. Its journal may say more (journalctl -u "
                 "docker, or of claw-podman's units); mend that and run again"
             ) from error
+
+
+def end_with(
+    module: AnsibleModule, subject: str, error: type[Exception], work: Callable[[], dict[str, Any]]
+) -> None:
+    """End a module that asks an engine: with what the work returns, or why it could not be done to the subject."""
+    if SDK_MISSING:
+        module.fail_json(msg=missing_required_lib("docker", reason=SDK_HINT), exception=SDK_MISSING)
+    try:
+        module.exit_json(**work())
+    except error as failed:
+        module.fail_json(msg=f"{subject}: {failed}")
 
 
 def _unreachable(where: str, words: str) -> str:

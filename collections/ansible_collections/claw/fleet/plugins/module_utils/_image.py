@@ -164,7 +164,10 @@ class Images:
                 pass
         image = self.find(tag)
         if image is None or image.id != image_id:
-            raise ImageError(f"what was loaded is not {image_id}. Run again with sandbox_build: each")
+            raise ImageError(
+                f"what was loaded is not {image_id}: the two engines keep images in different formats, or it was changed on "
+                "its way. With sandbox_build: each every machine builds its own"
+            )
 
     def prune(self, keep: int, current: str, *, check: bool) -> list[str]:
         """Remove what no container uses but the newest ``keep`` before the current; their tags."""

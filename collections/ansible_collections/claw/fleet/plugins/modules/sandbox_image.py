@@ -164,8 +164,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.claw.fleet.plugins.module_utils._engine import SDK_HINT, SDK_MISSING
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.claw.fleet.plugins.module_utils._engine import end_with
 from ansible_collections.claw.fleet.plugins.module_utils._image import (
     INPUTS,
     Base,
@@ -246,12 +246,7 @@ def _lines(inputs: dict[str, str]) -> str:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    if SDK_MISSING:
-        module.fail_json(msg=missing_required_lib("docker", reason=SDK_HINT), exception=SDK_MISSING)
-    try:
-        module.exit_json(**reconcile(module.params, module.check_mode))
-    except ImageError as error:
-        module.fail_json(msg=f"{module.params['name']}: {error}")
+    end_with(module, module.params["name"], ImageError, lambda: reconcile(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

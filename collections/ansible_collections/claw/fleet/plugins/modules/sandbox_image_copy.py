@@ -98,8 +98,8 @@ removed:
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.claw.fleet.plugins.module_utils._engine import SDK_HINT, SDK_MISSING
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.claw.fleet.plugins.module_utils._engine import end_with
 from ansible_collections.claw.fleet.plugins.module_utils._image import ImageError, Images
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -150,12 +150,7 @@ def reconcile(params: dict[str, Any], check: bool) -> dict[str, Any]:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    if SDK_MISSING:
-        module.fail_json(msg=missing_required_lib("docker", reason=SDK_HINT), exception=SDK_MISSING)
-    try:
-        module.exit_json(**reconcile(module.params, module.check_mode))
-    except ImageError as error:
-        module.fail_json(msg=f"{module.params['image']}: {error}")
+    end_with(module, module.params["image"], ImageError, lambda: reconcile(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

@@ -68,8 +68,8 @@ recreated:
 
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.claw.fleet.plugins.module_utils._engine import SDK_HINT, SDK_MISSING
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.claw.fleet.plugins.module_utils._engine import end_with
 from ansible_collections.claw.fleet.plugins.module_utils._sandbox_network import (
     NetworkError,
     Networks,
@@ -119,14 +119,13 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if SDK_MISSING:
-        module.fail_json(msg=missing_required_lib("docker", reason=SDK_HINT), exception=SDK_MISSING)
     params = module.params
-    try:
+
+    def run() -> dict[str, Any]:
         wanted = Wanted.of(params["name"], params["bridge"], params["subnet"])
-        module.exit_json(**reconcile(Networks(params["docker_host"]), wanted, module.check_mode))
-    except NetworkError as error:
-        module.fail_json(msg=f"{params['name']}: {error}")
+        return reconcile(Networks(params["docker_host"]), wanted, module.check_mode)
+
+    end_with(module, params["name"], NetworkError, run)
 
 
 if __name__ == "__main__":
