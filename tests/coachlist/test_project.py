@@ -181,7 +181,7 @@ def test_the_coaches_document_is_all_a_key_opens(tmp_path: Path) -> None:
 def test_the_fleets_document_is_internal(tmp_path: Path) -> None:
     schema = document(tmp_path, "--custom-settings", "claw_fleet.coachlist.schema.INTERNAL")
     found = operations(schema)
-    assert len(found) == 11
+    assert len(found) == 13
     for operation in found.values():
         assert operation["tags"] == ["internal"] and "/internal/" in operation["path"]
         assert operation["security"] == [{"serviceToken": []}]
@@ -258,6 +258,7 @@ MANAGE = ["-m", "claw_fleet.coachlist_project.manage", "check"]
         ({"COACHLIST_SECRET_KEY": "short"}, "COACHLIST_SECRET_KEY"),
         ({"COACHLIST_ENCRYPTION_KEYS": ""}, "COACHLIST_ENCRYPTION_KEYS"),
         ({"COACHLIST_ENCRYPTION_KEYS": f"{ENCRYPTION_KEY},nonsense"}, "key number 2"),
+        ({"COACHLIST_ADDRESS_HOSTS": ".example.org,https://example.org"}, "“https://example.org”"),
     ],
 )
 def test_it_refuses_to_start_unconfigured(

@@ -21,7 +21,7 @@ from rest_framework.views import APIView
 
 from claw_fleet.coachlist import conf
 from claw_fleet.coachlist.crypto import sha256_hex
-from claw_fleet.coachlist.errors import Conflict
+from claw_fleet.coachlist.errors import Conflict, Forbidden
 from claw_fleet.coachlist.models import CompanionProfile, ServiceToken, Status, Wanted
 
 SECRET_MAX = 512
@@ -31,9 +31,10 @@ LAST_USED_STEP = datetime.timedelta(minutes=1)
 
 @dataclasses.dataclass(frozen=True)
 class ServicePrincipal:
-    """The fleet, by the hash of the token it presented."""
+    """The fleet, by the hash of the token it presented; or, with `gateways`, what watches those alone."""
 
     token_sha256: str
+    gateways: tuple[str, ...] = ()
     is_authenticated: bool = True
 
 
@@ -93,22 +94,25 @@ class ServiceTokenAuthentication(_Bearer):
         if secret is None:
             return None
         presented = sha256_hex(secret)
-        if not is_configured(presented) and not self._registered(presented):
+        if is_configured(presented):
+            return ServicePrincipal(presented), None
+        token = self._registered(presented)
+        if token is None:
             raise AuthenticationFailed(
                 "This service token is not accepted: it is unknown or revoked. Use one of those in "
                 "COACHLIST_SERVICE_TOKENS, or one that was registered."
             )
-        return ServicePrincipal(presented), None
+        return ServicePrincipal(presented, tuple(token.gateways)), None
 
     @staticmethod
-    def _registered(presented: str) -> bool:
+    def _registered(presented: str) -> ServiceToken | None:
         token = ServiceToken.objects.filter(token_sha256=presented, revoked_at=None).first()
         if token is None or not hmac.compare_digest(token.token_sha256, presented):
-            return False
+            return None
         now = timezone.now()
         if token.last_used_at is None or token.last_used_at < now - LAST_USED_STEP:
             ServiceToken.objects.filter(pk=token.pk).update(last_used_at=now)
-        return True
+        return token
 
 
 class CompanionAPIKeyAuthentication(_Bearer):
@@ -144,11 +148,35 @@ class CompanionAPIKeyAuthentication(_Bearer):
 
 
 class IsService(BasePermission):
-    """Only the fleet."""
+    """Only the fleet, with a token that may do everything."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Whether the fleet is asking."""
+        """Whether the fleet is asking; for a token of gateways alone a 403 that says what it may do."""
+        if isinstance(request.user, ServicePrincipal) and request.user.gateways:
+            raise Forbidden(
+                "This service token may do nothing but tell and read the address of: "
+                f"{', '.join(request.user.gateways)} (internal/gateways/NAME/address/). "
+                "Use one that is not for single gateways.",
+                "service_token_scoped",
+            )
         return isinstance(request.user, ServicePrincipal)
+
+
+class MayTellAddress(BasePermission):
+    """The fleet, or what watches the gateway that the path names."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """True, or for another gateway a 403 that names those the token is for."""
+        if not isinstance(request.user, ServicePrincipal):
+            return False
+        scope = request.user.gateways
+        if scope and view.kwargs["name"] not in scope:
+            raise Forbidden(
+                f"This service token is for {', '.join(scope)} alone, and not for “{view.kwargs['name']}”. "
+                "Register it for this gateway too, or use that gateway's own.",
+                "not_your_gateway",
+            )
+        return True
 
 
 class IsCoach(BasePermission):

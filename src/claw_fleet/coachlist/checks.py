@@ -8,8 +8,9 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import ValidationError
 
-from claw_fleet.coachlist import conf
+from claw_fleet.coachlist import conf, rules
 
 SERVICE_TOKEN_MIN = 32
 
@@ -57,3 +58,25 @@ def check_secrets(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Chec
             )
         )
     return messages
+
+
+@register("coachlist")
+def check_address_hosts(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """A pattern that matches nothing would refuse every address that a machine tells."""
+    messages: list[CheckMessage] = []
+    for pattern in conf.address_hosts():
+        try:
+            rules.validate_host_pattern(pattern)
+        except ValidationError as exc:
+            messages.append(
+                Error(
+                    f"COACHLIST_ADDRESS_HOSTS: {' '.join(exc.messages)}",
+                    hint="Write hosts alone, without scheme, port, path or asterisk.",
+                    id="coachlist.E003",
+                )
+            )
+    return messages
+
+
+REQUIRED = (check_secrets, check_address_hosts)
+"""What must have nothing serious to say before a project starts."""

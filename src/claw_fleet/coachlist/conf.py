@@ -5,6 +5,7 @@
 |-------------------------------|-----------------------------------------------------------------|---------|
 | COACHLIST_SERVICE_TOKENS      | list of tokens the fleet may present, beside registered ones     | none    |
 | COACHLIST_ENCRYPTION_KEYS     | list of Fernet keys; the first encrypts, all decrypt             | none    |
+| COACHLIST_ADDRESS_HOSTS       | hosts a token of gateways alone may name, .a.b: all below a.b    | any public |
 | COACHLIST_ASK_RATE            | asks of one coach, as DRF writes rates; empty: no limit          | 30/min  |
 | COACHLIST_ASK_CONNECT_TIMEOUT | seconds to reach a gateway                                       | 5       |
 | COACHLIST_ASK_READ_TIMEOUT    | seconds a gateway may be silent                                  | 300     |
@@ -29,6 +30,11 @@ def service_tokens() -> tuple[str, ...]:
 def encryption_keys() -> tuple[str, ...]:
     """Every key gateway tokens may be encrypted with, the current one first."""
     return tuple(getattr(settings, "COACHLIST_ENCRYPTION_KEYS", ()))
+
+
+def address_hosts() -> tuple[str, ...]:
+    """Patterns of the hosts that a service token of gateways alone may name; none: every public host."""
+    return tuple(getattr(settings, "COACHLIST_ADDRESS_HOSTS", ()))
 
 
 def ask_rate() -> str | None:

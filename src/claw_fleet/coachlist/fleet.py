@@ -12,27 +12,39 @@ import datetime
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 from rest_framework.exceptions import NotFound
 
 from claw_fleet.coachlist.errors import Conflict, Invalid
 from claw_fleet.coachlist.models import CompanionProfile, Gateway, Status, Wanted
-from claw_fleet.coachlist.models.fleet import TOKEN_COLUMNS
+from claw_fleet.coachlist.models.fleet import PROBE_COLUMNS, TOKEN_COLUMNS, URL_COLUMNS
 
 REASON_MAX = 4000
+PROBE_ERROR_MAX = 500
 
 # What can be reported of a coach nobody holds: nothing runs in these.
 _NEEDS_NO_CLAIM = frozenset({Status.PENDING, Status.PAUSED, Status.REMOVED, Status.ERROR})
 _NO_FORMER_KEY = {"former_key_sha256": "", "former_key_until": None}
 
 
+def _no_gateway(name: str) -> str:
+    return f"There is no gateway “{name}”. Register it first with PUT internal/gateways/{name}/."
+
+
+def known_gateway(name: str, gateways: QuerySet[Gateway]) -> Gateway:
+    """The one of these gateways that a path names; raises NotFound."""
+    # PostgreSQL cannot even be asked for a name with a NUL in it.
+    gateway = gateways.filter(name=name).first() if "\x00" not in name else None
+    if gateway is None:
+        raise NotFound(_no_gateway(name))
+    return gateway
+
+
 def _locked_gateway(name: str) -> Gateway:
     gateway = Gateway.objects.select_for_update().filter(name=name).first()
     if gateway is None:
-        raise Invalid(
-            f"There is no gateway “{name}”. Register it first with PUT internal/gateways/{name}/.",
-            "unknown_gateway",
-        )
+        raise Invalid(_no_gateway(name), "unknown_gateway")
     return gateway
 
 
@@ -215,7 +227,7 @@ def put_gateway(name: str, values: GatewayValues) -> tuple[Gateway, bool]:
         gateway = _locked_gateway(name)
         columns: list[str] = []
         if values.url is not None and gateway.set_url(values.url):
-            columns += ["url", "url_set_at"]
+            columns += URL_COLUMNS
         if values.token is not None and gateway.set_token(values.token):
             columns += TOKEN_COLUMNS
         if values.next_token is not None and gateway.set_next_token(values.next_token):
@@ -226,3 +238,17 @@ def put_gateway(name: str, values: GatewayValues) -> tuple[Gateway, bool]:
         if columns:
             gateway.save(update_fields=columns)
         return gateway, created or bool(columns)
+
+
+def probed(name: str, *, url: str | None, error: str = "") -> tuple[Gateway, str]:
+    """Take down that the gateway answers at this address or, with None, why it does not at the one it has.
+
+    The gateway, and the address it had before. Raises NotFound when the gateway is not registered.
+    """
+    with transaction.atomic():
+        gateway = known_gateway(name, Gateway.objects.select_for_update())
+        former = gateway.url
+        columns = URL_COLUMNS if url is not None and gateway.set_url(url) else PROBE_COLUMNS
+        gateway.set_probe(error[:PROBE_ERROR_MAX])
+        gateway.save(update_fields=columns)
+        return gateway, former

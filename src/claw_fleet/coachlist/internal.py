@@ -130,9 +130,7 @@ class GatewayChange(serializers.Serializer[Any]):
 
     def validate_url(self, value: str) -> str:
         """The address without a slash at its end."""
-        if value:
-            rules.validate_gateway_url(value)
-        return value.rstrip("/")
+        return rules.tidy_gateway_url(value) if value else ""
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """One token at a time."""
@@ -334,10 +332,7 @@ class GatewayDetail(InternalView):
     )
     def get(self, request: Request, name: str) -> Response:
         """One gateway."""
-        gateway = Gateway.objects.with_used().filter(name=name).first() if "\x00" not in name else None
-        if gateway is None:
-            raise NotFound(f"There is no gateway “{name}”. Register it with PUT.")
-        return Response(GatewayRow(gateway).data)
+        return Response(GatewayRow(fleet.known_gateway(name, Gateway.objects.with_used())).data)
 
     @extend_schema(
         operation_id="internal_gateway_put",

@@ -7,9 +7,13 @@ Rows that reach the table without a form may break every one of these rules, and
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import math
 import re
+import socket
 import unicodedata
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
@@ -22,6 +26,7 @@ MAX_VARS_CHARACTERS = 60_000
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 SESSION_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
+HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 # The gateway answers requests for its placeholder agent "main" itself, so no coach may be called that.
 RESERVED_AGENT_IDS = frozenset({"main"})
@@ -134,6 +139,77 @@ def validate_gateway_url(value: str) -> None:
             "only scheme, host, port and path.",
             code="gateway_url_parts",
         )
+
+
+def tidy_gateway_url(value: str) -> str:
+    """An address as it is stored, without a slash at its end; raises as validate_gateway_url does."""
+    validate_gateway_url(value)
+    return value.rstrip("/")
+
+
+def validate_public_url(value: str, allowed: Iterable[str]) -> None:
+    """Refuse an address that a gateway's token must not be sent to because a machine's watcher said so.
+
+    ``allowed``: patterns of hosts as in COACHLIST_ADDRESS_HOSTS; none allow every public host. What a name
+    resolves to is not looked up: that can change at any time.
+    """
+    parts = urlsplit(value)
+    host = (parts.hostname or "").removesuffix(".")
+    if parts.scheme != "https":
+        raise ValidationError(
+            "The gateway's token would travel in the clear. Send an address that starts with https://.",
+            code="gateway_url_scheme",
+        )
+    address = _ip_address(host)
+    if host == "localhost" or host.endswith(".localhost") or (address and not _is_public(address)):
+        raise ValidationError(
+            "The host “%(host)s” is not a public one. Send the tunnel's own public address; "
+            "a private one can be set by the fleet or in the admin.",
+            code="gateway_url_private",
+            params={"host": host},
+        )
+    patterns = [pattern.lower() for pattern in allowed]
+    if not (address or HOST_NAME.fullmatch(host)) or (
+        patterns and not any(_matches(host, pattern) for pattern in patterns)
+    ):
+        raise ValidationError(
+            "The host “%(host)s” is none that this token may name: %(patterns)s. "
+            "If it is right, add it to COACHLIST_ADDRESS_HOSTS.",
+            code="gateway_url_host",
+            params={"host": host, "patterns": ", ".join(patterns) or "a host name"},
+        )
+
+
+def validate_host_pattern(value: str) -> None:
+    """Refuse what could never match a host."""
+    if not HOST_NAME.fullmatch(value.lower().removeprefix(".")) and _ip_address(value) is None:
+        raise ValidationError(
+            "“%(value)s” is no host such as gateway.example.org, and no pattern such as .example.org, "
+            "which means every host below it.",
+            code="host_pattern",
+            params={"value": value},
+        )
+
+
+def _matches(host: str, pattern: str) -> bool:
+    return host.endswith(pattern) if pattern.startswith(".") else host == pattern
+
+
+def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that a host is written as, in each of the ways that resolvers take for one; else None."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host)
+    with contextlib.suppress(OSError):
+        return ipaddress.IPv4Address(socket.inet_aton(host))  # 127.1, 0x7f000001, 2130706433, …
+    return None
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address):
+        within = address.ipv4_mapped or address.sixtofour
+        if within is not None:
+            return _is_public(within)
+    return address.is_global and not address.is_multicast
 
 
 def validate_gateway_token(value: str) -> None:

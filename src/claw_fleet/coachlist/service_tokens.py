@@ -2,6 +2,7 @@
 """The fleet's own tokens, by their hashes: whoever presents a good one registers another, and revokes one.
 
 Those of COACHLIST_SERVICE_TOKENS are the operator's: they are known here and can only be taken out of there.
+One that is registered for some gateways may do nothing but tell these gateways' addresses (`address.py`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -29,6 +31,16 @@ class NewServiceToken(serializers.Serializer[Any]):
     """A token to register. The token itself never travels here."""
 
     name = serializers.CharField(max_length=100, help_text="Who will present it.")
+    gateways = serializers.ListField(
+        child=serializers.CharField(validators=[rules.validate_gateway_name]),
+        required=False,
+        help_text="The gateways whose addresses it may tell, and nothing else; empty: it may do everything. "
+        "Left out, a token that is registered keeps what it has.",
+    )
+
+    def validate_gateways(self, value: list[str]) -> list[str]:
+        """Each once, in the order of their names."""
+        return sorted(set(value))
 
 
 class ServiceTokenRow(serializers.Serializer[Any]):
@@ -38,6 +50,9 @@ class ServiceTokenRow(serializers.Serializer[Any]):
     name = serializers.CharField(help_text="Empty for one of COACHLIST_SERVICE_TOKENS.")
     configured = serializers.BooleanField(help_text="Whether it is one of COACHLIST_SERVICE_TOKENS.")
     presented = serializers.BooleanField(help_text="Whether it is the one of this request.")
+    gateways = serializers.ListField(
+        child=serializers.CharField(), help_text="The gateways it is for; empty: it may do everything."
+    )
 
 
 class ServiceTokenDetail(InternalView):
@@ -60,6 +75,7 @@ class ServiceTokenDetail(InternalView):
             "name": row.name if row else "",
             "configured": configured,
             "presented": token_sha256 == _presented(request),
+            "gateways": row.gateways if row and not configured else [],
         }
         return Response(ServiceTokenRow(shown).data)
 
@@ -71,14 +87,21 @@ class ServiceTokenDetail(InternalView):
         responses={200: Changed, 400: Problem, 409: Problem},
     )
     def put(self, request: Request, token_sha256: str) -> Response:
-        """Register; done again it changes nothing. A revoked one does not come back."""
+        """Register, or change what it is for; done again it changes nothing. A revoked one does not come back."""
         body = validated(NewServiceToken(data=request.data))
-        row, created = ServiceToken.objects.get_or_create(
-            token_sha256=_checked(token_sha256), defaults={"name": body["name"]}
-        )
-        if row.revoked_at is not None:
-            raise Conflict("This service token was revoked. Make a new one.", "service_token_revoked")
-        return Response({"changed": created})
+        if body.get("gateways"):
+            _refuse_scope(_checked(token_sha256), request)
+        with transaction.atomic():
+            row, created = ServiceToken.objects.select_for_update().get_or_create(
+                token_sha256=_checked(token_sha256), defaults=body
+            )
+            if row.revoked_at is not None:
+                raise Conflict("This service token was revoked. Make a new one.", "service_token_revoked")
+            changed = row.gateways != body.get("gateways", row.gateways)
+            if changed:
+                row.gateways = body["gateways"]
+                row.save(update_fields=["gateways"])
+        return Response({"changed": created or changed})
 
     @extend_schema(
         operation_id="internal_service_token_revoke",
@@ -105,6 +128,20 @@ class ServiceTokenDetail(InternalView):
         if not revoked and not ServiceToken.objects.filter(token_sha256=token_sha256).exists():
             raise NotFound("There is no such service token.")
         return Response({"changed": bool(revoked)})
+
+
+def _refuse_scope(token_sha256: str, request: Request) -> None:
+    """Raise Conflict where a token would not be bound by its gateways, or be of no more use to who binds it."""
+    if is_configured(token_sha256):
+        raise Conflict(
+            "This token stands in COACHLIST_SERVICE_TOKENS and may do everything. Make another for the gateways.",
+            "service_token_configured",
+        )
+    if token_sha256 == _presented(request):
+        raise Conflict(
+            "This is the token of this very request, which would lose what it may do. Make another for the gateways.",
+            "service_token_presented",
+        )
 
 
 def _checked(token_sha256: str) -> str:

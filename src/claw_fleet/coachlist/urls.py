@@ -7,7 +7,7 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularAPIView
 
-from claw_fleet.coachlist import ask, companion, internal, schema, service_tokens
+from claw_fleet.coachlist import address, ask, companion, internal, schema, service_tokens
 from claw_fleet.coachlist.authentication import IsService, ServiceTokenAuthentication
 
 
@@ -40,6 +40,7 @@ urlpatterns = [
     path("internal/set-key/<coachlist_any:agent_id>/", internal.Key.as_view(), name="internal-key"),
     path("internal/gateways/", internal.Gateways.as_view(), name="internal-gateways"),
     path("internal/gateways/<str:name>/", internal.GatewayDetail.as_view(), name="internal-gateway"),
+    path("internal/gateways/<str:name>/address/", address.Address.as_view(), name="internal-address"),
     path(
         "internal/service-tokens/<str:token_sha256>/",
         service_tokens.ServiceTokenDetail.as_view(),

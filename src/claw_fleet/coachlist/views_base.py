@@ -68,7 +68,7 @@ class InternalView(ApiView):
     """For the fleet, with a service token."""
 
     authentication_classes = (ServiceTokenAuthentication,)
-    permission_classes = (IsService,)
+    permission_classes: Sequence[type[BasePermission]] = (IsService,)
 
 
 class CoachView(ApiView):

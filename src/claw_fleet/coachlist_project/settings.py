@@ -6,6 +6,7 @@
 | COACHLIST_SECRET_KEY       | Django's secret key; required                                             |
 | COACHLIST_ENCRYPTION_KEYS  | Fernet keys with commas between; the first encrypts; required             |
 | COACHLIST_SERVICE_TOKENS   | tokens of the fleet with commas between; several while rotating           |
+| COACHLIST_ADDRESS_HOSTS    | hosts that machines may tell as gateways' addresses, as in `conf.py`      |
 | DATABASE_URL               | default: sqlite:///coachlist.sqlite3, in the working directory            |
 | COACHLIST_ALLOWED_HOSTS    | host names with commas between; default: localhost,127.0.0.1,[::1]        |
 | COACHLIST_CSRF_ORIGINS     | origins the admin is used from behind a proxy: https://…, commas between  |
@@ -45,6 +46,7 @@ DEBUG = _on("COACHLIST_DEBUG")
 SECRET_KEY = os.environ.get("COACHLIST_SECRET_KEY", "")
 COACHLIST_ENCRYPTION_KEYS = _list("COACHLIST_ENCRYPTION_KEYS")
 COACHLIST_SERVICE_TOKENS = _list("COACHLIST_SERVICE_TOKENS")
+COACHLIST_ADDRESS_HOSTS = _list("COACHLIST_ADDRESS_HOSTS")
 COACHLIST_ASK_RATE = os.environ.get("COACHLIST_ASK_RATE", conf.ASK_RATE)
 COACHLIST_ASK_CONNECT_TIMEOUT = os.environ.get("COACHLIST_ASK_CONNECT_TIMEOUT") or conf.ASK_CONNECT_TIMEOUT
 COACHLIST_ASK_READ_TIMEOUT = os.environ.get("COACHLIST_ASK_READ_TIMEOUT") or conf.ASK_READ_TIMEOUT

@@ -6,7 +6,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from claw_fleet.coachlist.checks import check_secrets
+from claw_fleet.coachlist.checks import REQUIRED
 
 SECRET_KEY_MIN = 50
 
@@ -23,7 +23,8 @@ def problems() -> list[str]:
             f"COACHLIST_SECRET_KEY is missing or shorter than {SECRET_KEY_MIN} characters. "
             "Make one with: openssl rand -hex 32"
         )
-    found += [f"{message.msg} {message.hint}" for message in check_secrets(None) if message.is_serious()]
+    messages = [message for check in REQUIRED for message in check(None)]
+    found += [f"{message.msg} {message.hint}" for message in messages if message.is_serious()]
     return found
 
 

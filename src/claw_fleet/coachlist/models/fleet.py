@@ -88,6 +88,9 @@ class Gateway(models.Model):
         help_text="Where this application reaches the gateway; /v1/responses is appended.",
     )
     url_set_at = models.DateTimeField("address set at", null=True, editable=False)
+    # What came of asking the gateway at that address, told by whoever watches it.
+    probed_at = models.DateTimeField("last probed at", null=True, editable=False)
+    probe_error = models.TextField(blank=True, editable=False)
     capacity = models.PositiveIntegerField(default=100, help_text="How many coaches may be placed here.")
     token_encrypted = models.TextField(blank=True, editable=False)
     token_sha256 = models.CharField("token's SHA-256", max_length=64, blank=True, editable=False)
@@ -104,11 +107,16 @@ class Gateway(models.Model):
         return self.name
 
     def set_url(self, url: str) -> bool:
-        """Take a new address; whether it differs from the old one."""
+        """Take a new address, of which nothing is known yet; whether it differs from the old one."""
         if url == self.url:
             return False
         self.url, self.url_set_at = url, timezone.now()
+        self.probed_at, self.probe_error = None, ""
         return True
+
+    def set_probe(self, error: str) -> None:
+        """Take what a probe just found: why the gateway did not answer, or "" if it did."""
+        self.probed_at, self.probe_error = timezone.now(), error
 
     def set_token(self, token: str) -> bool:
         """Take the token that is in force, to be stored encrypted; whether that changed what is stored."""
@@ -158,7 +166,9 @@ class Gateway(models.Model):
         )
 
 
-# What is written of a gateway when one of its tokens changes.
+# What is written of a gateway when it was probed, when its address changes, and when one of its tokens does.
+PROBE_COLUMNS = ("probed_at", "probe_error")
+URL_COLUMNS = ("url", "url_set_at", *PROBE_COLUMNS)
 TOKEN_COLUMNS = ("token_encrypted", "token_sha256", "next_token_encrypted", "next_token_sha256")
 
 
@@ -167,6 +177,8 @@ class ServiceToken(models.Model):
 
     name = models.CharField(max_length=100, help_text="Who presents it.")
     token_sha256 = models.CharField("token's SHA-256", max_length=64, unique=True, editable=False)
+    # Empty: it may do everything. Otherwise nothing but tell the addresses of these.
+    gateways = models.JSONField("only for", default=list, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, editable=False)

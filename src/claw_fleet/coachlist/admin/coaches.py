@@ -1,59 +1,29 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The admin: where people say what is wanted, and see what the fleet made of it.
-
-Forms and actions write people's columns alone (`people.py`); what the fleet writes is shown, and never
-posted back.
-"""
+"""Coaches: what people want of them, and what the fleet made of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from claw_fleet.coachlist import people, rules
-from claw_fleet.coachlist.models import (
-    CoachingClient,
-    CoachingGoal,
-    CoachingMilestone,
-    CoachingSession,
-    CompanionProfile,
-    Gateway,
-    ServiceToken,
-    Status,
-    Wanted,
-)
-from claw_fleet.coachlist.models.fleet import TOKEN_COLUMNS, CompanionQuerySet, GatewayQuerySet
+from claw_fleet.coachlist import people
+from claw_fleet.coachlist.admin.badges import BadgeMedia, badge, beginning
+from claw_fleet.coachlist.models import CompanionProfile, Status, Wanted
+from claw_fleet.coachlist.models.fleet import CompanionQuerySet
 
 if TYPE_CHECKING:
     CoachForm = forms.ModelForm[CompanionProfile]
-    GatewayModelForm = forms.ModelForm[Gateway]
     CoachAdminBase = admin.ModelAdmin[CompanionProfile]
-    GatewayAdminBase = admin.ModelAdmin[Gateway]
-    ServiceTokenAdminBase = admin.ModelAdmin[ServiceToken]
-    ClientAdminBase = admin.ModelAdmin[CoachingClient]
-    SessionAdminBase = admin.ModelAdmin[CoachingSession]
-    GoalAdminBase = admin.ModelAdmin[CoachingGoal]
-    GoalInlineBase = admin.TabularInline[CoachingGoal, CoachingClient]
-    MilestoneInlineBase = admin.TabularInline[CoachingMilestone, CoachingGoal]
 else:
-    CoachForm = GatewayModelForm = forms.ModelForm
-    CoachAdminBase = GatewayAdminBase = ServiceTokenAdminBase = admin.ModelAdmin
-    ClientAdminBase = SessionAdminBase = GoalAdminBase = admin.ModelAdmin
-    GoalInlineBase = MilestoneInlineBase = admin.TabularInline
-
-
-def _badge(kind: str, text: str) -> SafeString:
-    """A word on a colour; the word alone says it all."""
-    return format_html('<span class="coachlist-badge coachlist-{}">{}</span>', kind, text)
+    CoachForm = forms.ModelForm
+    CoachAdminBase = admin.ModelAdmin
 
 
 class CoachAdminForm(CoachForm):
@@ -101,28 +71,28 @@ class CompanionProfileAdmin(CoachAdminBase):
     ordering = ("agent_id",)
     actions = ("provision", "pause", "resume", "remove", "rotate_key")
 
-    class Media:
-        css: ClassVar = {"all": ("coachlist/admin.css",)}
+    class Media(BadgeMedia):
+        """Badges."""
 
     @admin.display(description="wanted", ordering="wanted")
     def wanted_badge(self, coach: CompanionProfile) -> SafeString:
         """What people want."""
-        return _badge(f"wanted-{coach.wanted}", coach.wanted)
+        return badge(f"wanted-{coach.wanted}", coach.wanted)
 
     @admin.display(description="status", ordering="status")
     def status_badge(self, coach: CompanionProfile) -> SafeString:
         """What the fleet made of it."""
-        return _badge(coach.status, coach.status)
+        return badge(coach.status, coach.status)
 
     @admin.display(description="due")
     def due_text(self, coach: CompanionProfile) -> str | SafeString:
         """What the fleet has to do."""
-        return _badge("due", f"due: {coach.due}") if coach.due else "settled"
+        return badge("due", f"due: {coach.due}") if coach.due else "settled"
 
     @admin.display(description="reason")
     def reason_short(self, coach: CompanionProfile) -> str:
         """The beginning of the reason."""
-        return coach.reason if len(coach.reason) <= 120 else f"{coach.reason[:120]}…"
+        return beginning(coach.reason)
 
     @admin.display(description="key")
     def key_text(self, coach: CompanionProfile) -> str:
@@ -274,157 +244,3 @@ class CompanionProfileAdmin(CoachAdminBase):
 
 def _coaches(count: int) -> str:
     return "1 coach" if count == 1 else f"{count} coaches"
-
-
-class GatewayForm(GatewayModelForm):
-    """A gateway, with a place to type a new token that is never filled in."""
-
-    new_token = forms.CharField(
-        required=False,
-        strip=False,
-        widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "off"}),
-        validators=[rules.validate_gateway_token],
-        help_text="Leave it empty to keep the token that is stored. It is encrypted, and never shown.",
-    )
-
-    class Meta:
-        model = Gateway
-        fields = ("name", "url", "capacity")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for name in {"url", "capacity"} & self.fields.keys():
-            # The fleet sets these too, also while this form is open.
-            self.fields[name].show_hidden_initial = not self.instance._state.adding
-
-    def clean_url(self) -> str:
-        """The address without a slash at its end, as the API stores it."""
-        url: str = self.cleaned_data["url"]
-        return url.rstrip("/")
-
-
-@admin.register(Gateway)
-class GatewayAdmin(GatewayAdminBase):
-    """Gateways."""
-
-    form = GatewayForm
-    list_display = ("name", "url", "used_of_capacity", "has_token", "url_set_at")
-    search_fields = ("name", "url")
-
-    def get_queryset(self, request: HttpRequest) -> GatewayQuerySet:
-        """With the number of coaches each holds."""
-        return Gateway.objects.with_used()
-
-    @admin.display(description="coaches")
-    def used_of_capacity(self, gateway: Gateway) -> str:
-        """Held, and how many could be."""
-        used = getattr(gateway, "used", 0)
-        return f"{used} of {gateway.capacity}" + (" (full)" if used >= gateway.capacity else "")
-
-    @admin.display(description="token", boolean=True)
-    def has_token(self, gateway: Gateway) -> bool:
-        """Whether one is stored."""
-        return bool(gateway.token_encrypted)
-
-    def get_fields(self, request: HttpRequest, obj: Gateway | None = None) -> Any:
-        """What is typed in; for one that is there, also what is known."""
-        typed = ("name", "url", "capacity", "new_token")
-        return typed if obj is None else (*typed, "used_of_capacity", "url_set_at", "token_sha256")
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Gateway | None = None) -> Any:
-        """The name is what everything refers to."""
-        return () if obj is None else ("name", "used_of_capacity", "url_set_at", "token_sha256")
-
-    def save_model(self, request: HttpRequest, obj: Gateway, form: Any, change: bool) -> None:
-        """Write what was changed in the form; the fleet writes the same row."""
-        stored = (Gateway.objects.filter(pk=obj.pk).first() if change else None) or Gateway(name=obj.name)
-        columns: list[str] = []
-        if "url" in form.changed_data and stored.set_url(obj.url):
-            columns += ["url", "url_set_at"]
-        if form.cleaned_data["new_token"] and stored.set_token(form.cleaned_data["new_token"]):
-            columns += TOKEN_COLUMNS
-        if "capacity" in form.changed_data:
-            stored.capacity = obj.capacity
-            columns.append("capacity")
-        if change:
-            stored.save(update_fields=columns)
-        else:
-            stored.save(force_insert=True)
-
-
-@admin.register(ServiceToken)
-class ServiceTokenAdmin(ServiceTokenAdminBase):
-    """The fleet's registered tokens: to look at, and to revoke where the fleet cannot."""
-
-    list_display = ("name", "token_sha256", "created_at", "last_used_at", "revoked_at")
-    fields = list_display
-    readonly_fields = list_display
-    actions = ("revoke",)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """The fleet registers its own."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: ServiceToken | None = None) -> bool:
-        """A revoked one is kept, so that it cannot come back."""
-        return False
-
-    @admin.action(description="Revoke", permissions=["change"])
-    def revoke(self, request: HttpRequest, tokens: QuerySet[ServiceToken]) -> None:
-        """Those not revoked yet."""
-        chosen = tokens.filter(revoked_at=None)
-        if not request.user.is_authenticated:
-            return
-        LogEntry.objects.log_actions(request.user.pk, chosen, CHANGE, "Action: revoke")
-        count = chosen.update(revoked_at=timezone.now())
-        self.message_user(request, f"{count} revoked, and refused from now on.", messages.SUCCESS)
-
-
-class GoalInline(GoalInlineBase):
-    """A client's goals."""
-
-    model = CoachingGoal
-    extra = 0
-
-
-class MilestoneInline(MilestoneInlineBase):
-    """A goal's milestones."""
-
-    model = CoachingMilestone
-    extra = 0
-
-
-@admin.register(CoachingClient)
-class CoachingClientAdmin(ClientAdminBase):
-    """Clients."""
-
-    list_display = ("name", "email", "coach", "has_consented", "total_sessions")
-    list_filter = ("has_consented",)
-    list_select_related = ("coach",)
-    search_fields = ("name", "email", "coach__agent_id", "coach__name")
-    autocomplete_fields = ("coach",)
-    inlines = (GoalInline,)
-
-
-@admin.register(CoachingSession)
-class CoachingSessionAdmin(SessionAdminBase):
-    """Sessions."""
-
-    list_display = ("title", "client", "date", "session_type")
-    list_filter = ("session_type",)
-    list_select_related = ("client",)
-    search_fields = ("title", "client__name")
-    autocomplete_fields = ("client",)
-    date_hierarchy = "date"
-
-
-@admin.register(CoachingGoal)
-class CoachingGoalAdmin(GoalAdminBase):
-    """Goals."""
-
-    list_display = ("title", "client", "status")
-    list_filter = ("status",)
-    list_select_related = ("client",)
-    search_fields = ("title", "client__name")
-    autocomplete_fields = ("client",)
-    inlines = (MilestoneInline,)
