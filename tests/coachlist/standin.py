@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,9 +28,12 @@ class Reply:
 
     def json(self, body: Any, status: int = 200) -> None:
         """A whole answer in JSON."""
-        data = json.dumps(body).encode()
+        self.whole(json.dumps(body).encode(), "application/json; charset=utf-8", status)
+
+    def whole(self, data: bytes, kind: str, status: int) -> None:
+        """A whole answer."""
         self._handler.send_response(status)
-        self._handler.send_header("Content-Type", "application/json; charset=utf-8")
+        self._handler.send_header("Content-Type", kind)
         self._handler.send_header("Content-Length", str(len(data)))
         self._handler.end_headers()
         self._handler.wfile.write(data)
@@ -63,9 +67,9 @@ class Reply:
 
 
 class StandIn:
-    """The server; `answer` is called for each request, in a thread of its own."""
+    """The server; `answer` is called for each request, in a thread of its own. With `tls` it speaks TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.heard: list[Heard] = []
         self.answer: Callable[[Reply], None] = lambda reply: reply.json({"error": {"message": "unset"}}, 500)
         outer = self
@@ -84,8 +88,10 @@ class StandIn:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
         self._thread.start()

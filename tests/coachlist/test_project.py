@@ -259,6 +259,9 @@ MANAGE = ["-m", "claw_fleet.coachlist_project.manage", "check"]
         ({"COACHLIST_ENCRYPTION_KEYS": ""}, "COACHLIST_ENCRYPTION_KEYS"),
         ({"COACHLIST_ENCRYPTION_KEYS": f"{ENCRYPTION_KEY},nonsense"}, "key number 2"),
         ({"COACHLIST_ADDRESS_HOSTS": ".example.org,https://example.org"}, "“https://example.org”"),
+        ({"COACHLIST_GATEWAY_HEADERS": "nonsense"}, "JSON object"),
+        ({"COACHLIST_GATEWAY_HEADERS": '{"x-a": "y", "nonsense ": "z"}'}, "Name number 2"),
+        ({"COACHLIST_GATEWAY_HEADERS": '{"x-a": "nonsense\\r\\nx-b: c"}'}, "The value of “x-a”"),
     ],
 )
 def test_it_refuses_to_start_unconfigured(

@@ -17,7 +17,7 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claw_fleet.coachlist import ask as asking
+from claw_fleet.coachlist import asking
 from claw_fleet.coachlist.models import CompanionProfile, Gateway, ServiceToken
 from claw_fleet.coachlist.relay import KEEPALIVE
 from claw_fleet.coachlist.turned_away import continued

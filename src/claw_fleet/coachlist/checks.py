@@ -8,7 +8,7 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 from django.core.checks import CheckMessage, Error, Warning, register
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 
 from claw_fleet.coachlist import conf, rules
 
@@ -78,5 +78,23 @@ def check_address_hosts(app_configs: Sequence[Any] | None, **kwargs: Any) -> lis
     return messages
 
 
-REQUIRED = (check_secrets, check_address_hosts)
+@register("coachlist")
+def check_gateway_headers(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Headers for gateways can be sent, and take no place of others. No message holds a value."""
+    try:
+        names = list(conf.gateway_headers())
+    except ImproperlyConfigured as exc:
+        return [Error(str(exc), hint="Correct this header, or take it out.", id="coachlist.E004")]
+    return [
+        Warning(
+            f"COACHLIST_GATEWAY_HEADERS: “{name}” is never sent: an ask has this header itself.",
+            hint="Take it out.",
+            id="coachlist.W003",
+        )
+        for name in names
+        if rules.is_header_of_an_ask(name)
+    ]
+
+
+REQUIRED = (check_secrets, check_address_hosts, check_gateway_headers)
 """What must have nothing serious to say before a project starts."""

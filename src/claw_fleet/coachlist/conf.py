@@ -5,7 +5,8 @@
 |-------------------------------|-----------------------------------------------------------------|---------|
 | COACHLIST_SERVICE_TOKENS      | list of tokens the fleet may present, beside registered ones     | none    |
 | COACHLIST_ENCRYPTION_KEYS     | list of Fernet keys; the first encrypts, all decrypt             | none    |
-| COACHLIST_ADDRESS_HOSTS       | hosts a token of gateways alone may name, .a.b: all below a.b    | any public |
+| COACHLIST_ADDRESS_HOSTS       | hosts a token of gateways alone may name, .a.b: all below a.b    | public  |
+| COACHLIST_GATEWAY_HEADERS     | headers for whatever stands before gateways, over https alone    | none    |
 | COACHLIST_ASK_RATE            | asks of one coach, as DRF writes rates; empty: no limit          | 30/min  |
 | COACHLIST_ASK_CONNECT_TIMEOUT | seconds to reach a gateway                                       | 5       |
 | COACHLIST_ASK_READ_TIMEOUT    | seconds a gateway may be silent                                  | 300     |
@@ -15,6 +16,10 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.views.decorators.debug import sensitive_variables
+
+from claw_fleet.coachlist import rules
 
 ASK_RATE = "30/min"
 ASK_CONNECT_TIMEOUT = 5.0
@@ -35,6 +40,17 @@ def encryption_keys() -> tuple[str, ...]:
 def address_hosts() -> tuple[str, ...]:
     """Patterns of the hosts that a service token of gateways alone may name; none: every public host."""
     return tuple(getattr(settings, "COACHLIST_ADDRESS_HOSTS", ()))
+
+
+@sensitive_variables()
+def gateway_headers() -> dict[str, str]:
+    """Headers, by their names, for whatever stands before gateways; raises ImproperlyConfigured, without a value."""
+    headers: dict[str, str] = getattr(settings, "COACHLIST_GATEWAY_HEADERS", {})
+    try:
+        rules.validate_gateway_headers(headers)
+    except ValidationError as exc:
+        raise ImproperlyConfigured(f"COACHLIST_GATEWAY_HEADERS: {' '.join(exc.messages)}") from None
+    return headers
 
 
 def ask_rate() -> str | None:

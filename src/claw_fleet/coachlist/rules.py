@@ -28,6 +28,24 @@ SESSION_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
+# What HTTP takes as a header's name, and what of its value travels everywhere.
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
+# An ask has these itself, or HTTP has. What begins with the last part says whose question it is.
+HEADERS_OF_AN_ASK = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "transfer-encoding",
+    }
+)
+HEADER_OF_OPENCLAW = "x-openclaw-"
+
 # The gateway answers requests for its placeholder agent "main" itself, so no coach may be called that.
 RESERVED_AGENT_IDS = frozenset({"main"})
 # ?gateway=none means "claimed by nobody".
@@ -219,6 +237,32 @@ def validate_gateway_token(value: str) -> None:
             f"A gateway's token is 16 to {TOKEN_MAX} visible ASCII characters without spaces.",
             code="gateway_token",
         )
+
+
+def is_header_of_an_ask(name: str) -> bool:
+    """Whether a header is one that an ask has itself, so that no other may stand in its place."""
+    return name.lower() in HEADERS_OF_AN_ASK or name.lower().startswith(HEADER_OF_OPENCLAW)
+
+
+def validate_gateway_headers(value: object) -> None:
+    """Refuse headers that could not be sent. Their values are secrets, and what is no name may be one: neither is said."""
+    if not isinstance(value, dict):
+        raise ValidationError(
+            'Headers are a JSON object such as {"CF-Access-Client-Id": "…"}.', code="headers_object"
+        )
+    for number, (name, text) in enumerate(value.items(), start=1):
+        if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
+            raise ValidationError(
+                "Name number %(number)s is not one of a header: letters, digits and hyphens.",
+                code="headers_name",
+                params={"number": number},
+            )
+        if not isinstance(text, str) or not HEADER_VALUE.fullmatch(text):
+            raise ValidationError(
+                "The value of “%(name)s” is not one line of ASCII text without spaces at its ends.",
+                code="headers_value",
+                params={"name": name},
+            )
 
 
 def validate_session_slug(value: str) -> None:

@@ -7,6 +7,7 @@
 | COACHLIST_ENCRYPTION_KEYS  | Fernet keys with commas between; the first encrypts; required             |
 | COACHLIST_SERVICE_TOKENS   | tokens of the fleet with commas between; several while rotating           |
 | COACHLIST_ADDRESS_HOSTS    | hosts that machines may tell as gateways' addresses, as in `conf.py`      |
+| COACHLIST_GATEWAY_HEADERS  | headers for what stands before gateways, a JSON object: {"name": "value"} |
 | DATABASE_URL               | default: sqlite:///coachlist.sqlite3, in the working directory            |
 | COACHLIST_ALLOWED_HOSTS    | host names with commas between; default: localhost,127.0.0.1,[::1]        |
 | COACHLIST_CSRF_ORIGINS     | origins the admin is used from behind a proxy: https://…, commas between  |
@@ -24,6 +25,7 @@ Importing this module never fails; `startup.require()` refuses to start what is 
 from __future__ import annotations
 
 import base64
+import json
 import os
 from typing import Any
 
@@ -37,6 +39,14 @@ def _list(name: str, default: str = "") -> list[str]:
     return [item.strip() for item in os.environ.get(name, default).split(",") if item.strip()]
 
 
+def _json(name: str, default: str) -> Any:
+    """What stands there, or None where that is no JSON: a check says so, without what stands there."""
+    try:
+        return json.loads(os.environ.get(name) or default)
+    except ValueError:
+        return None
+
+
 def _on(name: str) -> bool:
     return os.environ.get(name, "") == "1"
 
@@ -47,6 +57,7 @@ SECRET_KEY = os.environ.get("COACHLIST_SECRET_KEY", "")
 COACHLIST_ENCRYPTION_KEYS = _list("COACHLIST_ENCRYPTION_KEYS")
 COACHLIST_SERVICE_TOKENS = _list("COACHLIST_SERVICE_TOKENS")
 COACHLIST_ADDRESS_HOSTS = _list("COACHLIST_ADDRESS_HOSTS")
+COACHLIST_GATEWAY_HEADERS = _json("COACHLIST_GATEWAY_HEADERS", "{}")
 COACHLIST_ASK_RATE = os.environ.get("COACHLIST_ASK_RATE", conf.ASK_RATE)
 COACHLIST_ASK_CONNECT_TIMEOUT = os.environ.get("COACHLIST_ASK_CONNECT_TIMEOUT") or conf.ASK_CONNECT_TIMEOUT
 COACHLIST_ASK_READ_TIMEOUT = os.environ.get("COACHLIST_ASK_READ_TIMEOUT") or conf.ASK_READ_TIMEOUT
