@@ -12,6 +12,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from claw_fleet.coachlist import people
 from claw_fleet.coachlist.models import CompanionProfile, Gateway, Status, Wanted
 
 from .conftest import OLD_SERVICE_TOKEN, SERVICE_TOKEN, Api, MakeCoach, MakeGateway
@@ -219,11 +220,22 @@ INVISIBLE = (
     "former_key_until",
 )
 SECRET = ("former_key_sha256",)
+NOT_THE_FLEETS = ("user_id",)
 
 
 def test_every_column_is_known_here() -> None:
     columns = {field.attname for field in CompanionProfile._meta.concrete_fields}
-    assert columns == {"id", *VISIBLE, *INVISIBLE, *SECRET}
+    assert columns == {"id", *VISIBLE, *INVISIBLE, *SECRET, *NOT_THE_FLEETS}
+
+
+def test_who_signs_in_as_a_coach_is_not_the_fleets_to_know(
+    make_coach: MakeCoach, django_user_model: Any, fleet_api: Api
+) -> None:
+    coach = make_coach()
+    before = fleet_api.get(LIST)
+    people.let_in(coach.pk, django_user_model.objects.create_user("anna").pk)
+    after = fleet_api.get(LIST)
+    assert (after["ETag"], after.json()) == (before["ETag"], before.json())
 
 
 @pytest.mark.parametrize("column", VISIBLE)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who is asking: the fleet with a service token, or a coach's agent with its key.
+"""Who is asking: the fleet with a service token, a coach's agent with its key, or a coach who is signed in.
 
-Both present `Authorization: Bearer …`. What arrives is hashed, and hashes are compared in constant time.
+The first two present `Authorization: Bearer …`. What arrives is hashed, and hashes are compared in constant time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ import hmac
 from django.db.models import Q
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
-from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.authentication import (
+    BaseAuthentication,
+    SessionAuthentication,
+    get_authorization_header,
+)
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
@@ -40,7 +44,7 @@ class ServicePrincipal:
 
 @dataclasses.dataclass(frozen=True)
 class CoachPrincipal:
-    """A coach's agent; `pk` is the coach's."""
+    """A coach's agent, or the coach herself; `pk` is the coach's."""
 
     coach: CompanionProfile
     is_authenticated: bool = True
@@ -147,6 +151,22 @@ class CompanionAPIKeyAuthentication(_Bearer):
         return CoachPrincipal(coach), None
 
 
+class CoachSessionAuthentication(SessionAuthentication):
+    """A coach who is signed in as the Django user that is hers. Her requests carry Django's CSRF token."""
+
+    def authenticate(self, request: Request) -> tuple[CoachPrincipal, None] | None:
+        """The coach of the user who is signed in; for a user without one a 403."""
+        signed_in = super().authenticate(request)
+        if signed_in is None:
+            return None
+        coach = CompanionProfile.objects.of_user(signed_in[0].pk)
+        if coach is None:
+            raise Forbidden(
+                "No coach belongs to this user. Choose the user on the coach's page in the admin.", "no_coach"
+            )
+        return CoachPrincipal(coach), None
+
+
 class IsService(BasePermission):
     """Only the fleet, with a token that may do everything."""
 
@@ -180,10 +200,10 @@ class MayTellAddress(BasePermission):
 
 
 class IsCoach(BasePermission):
-    """Only a coach's agent."""
+    """Only a coach: her agent or, where a view lets her sign in, herself."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Whether a coach's agent is asking."""
+        """Whether it is one."""
         return isinstance(request.user, CoachPrincipal)
 
 

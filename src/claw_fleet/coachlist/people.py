@@ -28,6 +28,11 @@ def edit(coach_pk: int, **values: Any) -> int:
     return CompanionProfile.objects.filter(pk=coach_pk).update(**values, generation=F("generation") + 1)
 
 
+def let_in(coach_pk: int, user_pk: int | None) -> int:
+    """Have a user sign in as this coach, or nobody. It is no change that the fleet has anything to do for."""
+    return CompanionProfile.objects.filter(pk=coach_pk).update(user=user_pk)
+
+
 def provision(coaches: CompanionQuerySet) -> int:
     """Want them running, and have the fleet act again whatever the status is."""
     return coaches.update(wanted=Wanted.RUNNING, generation=F("generation") + 1)

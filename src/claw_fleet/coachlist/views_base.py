@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser, JSONParser
 from rest_framework.permissions import BasePermission
@@ -74,7 +75,7 @@ class InternalView(ApiView):
 class CoachView(ApiView):
     """For a coach's agent, with the coach's key."""
 
-    authentication_classes = (CompanionAPIKeyAuthentication,)
+    authentication_classes: Sequence[type[BaseAuthentication]] = (CompanionAPIKeyAuthentication,)
     permission_classes: Sequence[type[BasePermission]] = (IsCoach, CoachMayWrite)
 
     @property

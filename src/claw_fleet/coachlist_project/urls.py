@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The admin, the API, and whether the application is well."""
+"""The admin, the API, the coaches' chat page, and whether the application is well."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ urlpatterns = [
     path("healthz", healthz, name="healthz"),
     path("admin/", admin.site.urls),
     path("api/companion/v1/", include("claw_fleet.coachlist.urls")),
+    path("chat/", include("claw_fleet.coachlist.chat_urls")),
 ]
 
 handler400 = "rest_framework.exceptions.bad_request"

@@ -26,16 +26,20 @@ else:
     CoachAdminBase = admin.ModelAdmin
 
 
+# What is typed into the form of a coach who is there.
+TYPED = people.EDITABLE | {"user"}
+
+
 class CoachAdminForm(CoachForm):
     """People's columns that are typed in. What changed is told against what the form was opened with."""
 
     class Meta:
         model = CompanionProfile
-        fields = ("agent_id", "name", "vars")
+        fields = ("agent_id", "name", "vars", "user")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in people.EDITABLE & self.fields.keys():
+        for name in TYPED & self.fields.keys():
             # Saving one field must not carry back the others as they were when the form was opened.
             self.fields[name].show_hidden_initial = not self.instance._state.adding
 
@@ -67,6 +71,7 @@ class CompanionProfileAdmin(CoachAdminBase):
     list_filter = (DueFilter, "status", "wanted", "gateway")
     list_select_related = ("gateway",)
     search_fields = ("agent_id", "name", "key_id")
+    raw_id_fields = ("user",)
     list_per_page = 100
     ordering = ("agent_id",)
     actions = ("provision", "pause", "resume", "remove", "rotate_key")
@@ -103,7 +108,7 @@ class CompanionProfileAdmin(CoachAdminBase):
 
     def get_fieldsets(self, request: HttpRequest, obj: CompanionProfile | None = None) -> Any:
         """People's part, then the fleet's."""
-        typed = (None, {"fields": ("agent_id", "name", "vars")})
+        typed = (None, {"fields": ("agent_id", "name", "vars", "user")})
         if obj is None:
             return (typed,)
         wanted = (
@@ -142,14 +147,14 @@ class CompanionProfileAdmin(CoachAdminBase):
         return (typed, wanted, made, key)
 
     def get_readonly_fields(self, request: HttpRequest, obj: CompanionProfile | None = None) -> Any:
-        """Everything but the name and the variables, once the coach is there."""
+        """Everything but what is typed in, once the coach is there."""
         if obj is None:
             return ()
         return tuple(
             field
             for _, options in self.get_fieldsets(request, obj)
             for field in options["fields"]
-            if field not in people.EDITABLE
+            if field not in TYPED
         )
 
     def save_model(self, request: HttpRequest, obj: CompanionProfile, form: Any, change: bool) -> None:
@@ -157,7 +162,11 @@ class CompanionProfileAdmin(CoachAdminBase):
         if not change:
             obj.save(force_insert=True)
             return
-        people.edit(obj.pk, **{field: form.cleaned_data[field] for field in form.changed_data})
+        changed = {field: form.cleaned_data[field] for field in form.changed_data}
+        if "user" in changed:
+            user = changed.pop("user")
+            people.let_in(obj.pk, user and user.pk)
+        people.edit(obj.pk, **changed)
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """Without the bulk deletion: it would leave agents behind that nobody knows of."""

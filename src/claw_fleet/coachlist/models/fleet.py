@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Aggregate, Count, F, Q, Value
@@ -205,6 +206,11 @@ class _Joined(Aggregate):
 class CompanionQuerySet(models.QuerySet["CompanionProfile"]):
     """Queries on coaches."""
 
+    def of_user(self, user_pk: int) -> CompanionProfile | None:
+        """The coach who signs in as this user, with her gateway; None once she is wanted removed or is."""
+        here = self.exclude(wanted=Wanted.REMOVED).exclude(status=Status.REMOVED)
+        return here.filter(user=user_pk).select_related("gateway").first()
+
     def due(self) -> CompanionQuerySet:
         """Those the fleet has something to do for."""
         settled = Q()
@@ -249,6 +255,15 @@ class CompanionProfile(models.Model):
         blank=True,
         validators=[rules.validate_vars],
         help_text='What the workspace templates may use, as a JSON object of plain values: {"tone": "warm"}.',
+    )
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="coach",
+        verbose_name="user of the chat page",
+        help_text="Who signs in as this coach to ask her agent. The fleet does not see it.",
     )
     wanted = models.CharField(max_length=16, choices=Wanted, default=Wanted.RUNNING, editable=False)
     generation = models.PositiveBigIntegerField(
