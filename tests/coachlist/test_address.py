@@ -175,6 +175,7 @@ NOT_PUBLIC = [
     "https://[fd00::1]",
     "https://[::ffff:10.0.0.1]",
     "https://[2002:7f00:1::]",
+    "https://[64:ff9b::10.0.0.1]",
 ]
 
 
@@ -184,8 +185,8 @@ NOT_PUBLIC = [
         *((url, "is not a public one") for url in NOT_PUBLIC),
         ("http://gw.example.org", "https://"),
         ("http://127.0.0.1", "https://"),
-        ("https://evil.example\\.trycloudflare.com", "may name"),
-        ("https://evil.example%2f.trycloudflare.com", "may name"),
+        ("https://evil.example\\.trycloudflare.com", "name of a host"),
+        ("https://evil.example%2f.trycloudflare.com", "name of a host"),
     ],
 )
 def test_a_gateways_token_is_sent_nowhere_private_because_a_machine_said_so(

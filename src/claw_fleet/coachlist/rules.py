@@ -26,6 +26,8 @@ MAX_VARS_CHARACTERS = 60_000
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 SESSION_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 SHA256_HEX = re.compile(r"[0-9a-f]{64}")
+# Addresses of IPv6 that stand for those of IPv4, which their last four bytes are.
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 # What HTTP takes as a header's name, and what of its value travels everywhere.
@@ -186,15 +188,19 @@ def validate_public_url(value: str, allowed: Iterable[str]) -> None:
             code="gateway_url_private",
             params={"host": host},
         )
+    if address is None and not HOST_NAME.fullmatch(host):
+        raise ValidationError(
+            "“%(host)s” is not the name of a host: letters, digits, hyphens and dots.",
+            code="gateway_url_host",
+            params={"host": host},
+        )
     patterns = [pattern.lower() for pattern in allowed]
-    if not (address or HOST_NAME.fullmatch(host)) or (
-        patterns and not any(_matches(host, pattern) for pattern in patterns)
-    ):
+    if patterns and not any(_matches(host, pattern) for pattern in patterns):
         raise ValidationError(
             "The host “%(host)s” is none that this token may name: %(patterns)s. "
             "If it is right, add it to COACHLIST_ADDRESS_HOSTS.",
-            code="gateway_url_host",
-            params={"host": host, "patterns": ", ".join(patterns) or "a host name"},
+            code="gateway_url_not_allowed",
+            params={"host": host, "patterns": ", ".join(patterns)},
         )
 
 
@@ -225,6 +231,8 @@ def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         within = address.ipv4_mapped or address.sixtofour
+        if address in NAT64:
+            within = ipaddress.IPv4Address(address.packed[-4:])
         if within is not None:
             return _is_public(within)
     return address.is_global and not address.is_multicast
