@@ -283,8 +283,12 @@ def test_it_starts_configured_or_for_development(
 
 def test_djangos_own_deployment_check_has_nothing_to_say(tmp_path: Path) -> None:
     behind_tls = {"COACHLIST_HTTPS_REDIRECT": "1", "COACHLIST_HSTS_SECONDS": "31536000"}
+    behind_a_tunnel = {
+        "COACHLIST_ADDRESS_HOSTS": ".trycloudflare.com, gw.example.org",
+        "COACHLIST_GATEWAY_HEADERS": '{"CF-Access-Client-Id": "a.access", "CF-Access-Client-Secret": "b"}',
+    }
     command = [*MANAGE, "--deploy", "--fail-level", "WARNING"]
-    done = start(command, tmp_path, **CONFIGURED, **behind_tls)
+    done = start(command, tmp_path, **CONFIGURED, **behind_tls, **behind_a_tunnel)
     assert done.returncode == 0, done.stderr
 
 
