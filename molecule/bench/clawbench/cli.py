@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from clawbench import engine, hosts, image
+from clawbench import engine, hosts, image, tunnel
 from clawbench.coachlist import CoachList
 from clawbench.inventory import choose_provider, furnish
 from clawbench.shell import BenchError
@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     create = commands.add_parser("create", help="an engine, the image, a network, hosts and SSH to them")
     create.add_argument("hosts", nargs="+", metavar="HOST", help="names of hosts, such as machine1")
     create.add_argument("--provider", action="store_true", help="with the LLM provider's stand-in")
+    create.add_argument("--tunnel", action="store_true", help="with a stand-in for a tunnel's edge")
     create.add_argument("--engine", action="store_true", help="new hosts can run containers of their own")
     create.set_defaults(run=_create)
 
@@ -64,6 +65,8 @@ def _create(options: argparse.Namespace) -> int:
     changed |= hosts.create(
         bench, options.hosts, debian=options.debian, provider=options.provider, engine=options.engine
     )
+    if options.tunnel:
+        changed |= tunnel.up(bench, bench.facts()["image"])
     print(json.dumps({"changed": changed, **bench.facts()}))
     return 0
 

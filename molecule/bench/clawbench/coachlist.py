@@ -98,6 +98,7 @@ class CoachList:
             "--access-logfile=-",
         ]
         command += [f"--bind={address}:{port}" for address in addresses]
+        command = self._among_own_names(command)
         log_path = self.state / "gunicorn.log"
         with log_path.open("ab") as log:
             server = subprocess.Popen(
@@ -123,6 +124,14 @@ class CoachList:
             write_private(self.state / "coachlist.url-for-hosts", f"http://{hosts_reach_it_at}:{port}\n")
         return True
 
+    def _among_own_names(self, command: list[str]) -> list[str]:
+        """The command, in a view of the file system with the bench's own /etc/hosts where it has one."""
+        hosts = self.state / "hosts"
+        if not hosts.is_file():
+            return command
+        script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", script, str(hosts), *command]
+
     def add_once(self, coaches: Mapping[str, Sequence[str]]) -> None:
         """Put the first coaches on the list, once: what people made of them later stays.
 
@@ -147,7 +156,9 @@ class CoachList:
     def _environment(self) -> dict[str, str]:
         words = shlex.split((self.state / "coachlist.env").read_text(), comments=True)
         settings = dict(word.split("=", 1) for word in words)
-        return {**os.environ, **settings}
+        authority = self.state / "edge-ca.pem"
+        trusted = {"SSL_CERT_FILE": str(authority)} if authority.is_file() else {}
+        return {**os.environ, **settings, **trusted}
 
     def _secrets(self, hosts_reach_it_at: str | None) -> None:
         """Generate what is missing; what is there stays, or sessions and stored tokens would be lost."""

@@ -283,7 +283,7 @@ def _provider(bench: Bench, tag: str) -> bool:
         )
         docker("cp", PROVIDER, f"{container}:/opt/provider.py", why="bring the provider's program to it")
         docker("start", container, why="start the provider's stand-in")
-    url = f"http://{_address(bench, 'provider')}:{PROVIDER_PORT}/_requests?limit=0"
+    url = f"http://{address_of(bench, 'provider')}:{PROVIDER_PORT}/_requests?limit=0"
     until(
         lambda: _answers(url),
         seconds=20,
@@ -303,7 +303,8 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _address(bench: Bench, host: str) -> str:
+def address_of(bench: Bench, host: str) -> str:
+    """Where something of the bench is on its network."""
     form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
     address = docker("inspect", "--format", form, bench.container(host), why=f"find the address of {host}")
     return str(ipaddress.ip_address(address))
@@ -311,7 +312,7 @@ def _address(bench: Bench, host: str) -> str:
 
 def _write_facts(bench: Bench, hosts: Sequence[str], tag: str, *, provider: bool) -> None:
     """Write down how to reach everything: bench.json for programs, ssh_config and known_hosts for SSH."""
-    addresses = {host: _address(bench, host) for host in hosts}
+    addresses = {host: address_of(bench, host) for host in hosts}
     known, blocks = [], []
     for host, address in addresses.items():
         # Over the engine, not the network: the first contact is already verified.
@@ -339,7 +340,7 @@ def _write_facts(bench: Bench, hosts: Sequence[str], tag: str, *, provider: bool
         "hosts": addresses,
         "provider": {
             "url": f"http://provider:{PROVIDER_PORT}",
-            "control_url": f"http://{_address(bench, 'provider')}:{PROVIDER_PORT}",
+            "control_url": f"http://{address_of(bench, 'provider')}:{PROVIDER_PORT}",
         }
         if provider
         else None,

@@ -44,8 +44,9 @@ class ActionModule(ActionBase):
 def _register(client: Client, name: str, args: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     known = client.gateway(name) or {}
     capacity = args["capacity"] if args["capacity"] is not None else known.get("capacity")
+    url = args["url"].rstrip("/") if args["url"] is not None else None
     wanted = {
-        "url": args["url"].rstrip("/"),
+        "url": (known.get("url") or "").rstrip("/") if url is None else url,
         "capacity": capacity,
         "token_sha256": hashlib.sha256(args["token"].encode()).hexdigest(),
     }
@@ -59,7 +60,7 @@ def _register(client: Client, name: str, args: dict[str, Any], check_mode: bool)
     told = {"name": name, **wanted}
     if changed and not check_mode:
         token = None if announced else args["token"]
-        told = client.put_gateway(name, url=wanted["url"], token=token, capacity=args["capacity"])
+        told = client.put_gateway(name, url=url, token=token, capacity=args["capacity"])
     return {
         "changed": changed,
         "gateway": {field: told.get(field) for field in ("name", "url", "capacity")},

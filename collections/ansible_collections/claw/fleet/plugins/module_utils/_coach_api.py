@@ -285,10 +285,14 @@ class Client:
         """What Django knows of a service token by its hash; ApiError 404: it is unknown or revoked."""
         return self._object("GET", self.options.path("service_token", token_sha256=token_sha256), None)
 
-    def put_service_token(self, token_sha256: str, name: str) -> bool:
-        """Register a service token by its hash; returns whether it is new."""
+    def put_service_token(self, token_sha256: str, name: str, gateways: Iterable[str] | None = None) -> bool:
+        """Register a service token by its hash; returns whether it is new, or good for others than before.
+
+        With ``gateways`` it may say where these are, and nothing else.
+        """
         path = self.options.path("service_token", token_sha256=token_sha256)
-        return bool(self._object("PUT", path, {"name": name}).get("changed", True))
+        scope = {} if gateways is None else {"gateways": list(gateways)}
+        return bool(self._object("PUT", path, {"name": name, **scope}).get("changed", True))
 
     def revoke_service_token(self, token_sha256: str) -> bool:
         """Revoke a service token by its hash; returns whether it was good until then."""

@@ -33,9 +33,10 @@ options:
     type: str
     required: true
   url:
-    description: Where Django reaches the gateway, without C(/v1). A slash at its end makes no difference.
+    description:
+      - Where Django reaches the gateway, without C(/v1). A slash at its end makes no difference.
+      - If it is not given, it stays as it is in Django, where M(claw.fleet.tunnel_url) or a person sets it.
     type: str
-    required: true
   token:
     description: The gateway's token.
     type: str
@@ -87,7 +88,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._coach_api import DJANG
 ARGUMENT_SPEC: dict[str, Any] = {
     **DJANGO_ARGUMENT_SPEC,
     "name": {"type": "str", "required": True},
-    "url": {"type": "str", "required": True},
+    "url": {"type": "str"},
     "token": {"type": "str", "required": True, "no_log": True},
     "capacity": {"type": "int"},
 }

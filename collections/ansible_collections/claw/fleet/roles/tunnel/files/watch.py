@@ -1,0 +1,250 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keeps the app's knowledge of where this machine's gateways are true: watch.py CONFIG_DIR
+
+It looks every second where the tunnel leads from; what is new there, or was not looked at for a minute, is proven from
+outside and told to the app. It remembers nothing between two starts: the app is asked what it knows. Whatever goes wrong is
+tried again for as long as it takes, with growing pauses, and stands in one sentence in `systemctl status`.
+
+What it knows of the tunnel is the collection's own module_utils/_tunnel.py, which the role puts beside this file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+# Run with -I, Python does not look beside the program by itself.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from _tunnel import (
+    App,
+    Cloudflared,
+    NotYet,
+    Settings,
+    TokenRefused,
+    TunnelError,
+    Way,
+    read_secret,
+    secrets_in,
+)
+
+_LOG = logging.getLogger("watch")
+
+LOOK_SECONDS = 1.0
+AGAIN_SECONDS = 60.0
+"""After which what is known is looked at anew: the app may have been told otherwise, the way be broken."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 10.0
+CALM_CHANGES, CHANGES_SECONDS, LONGEST_HOLD_SECONDS = 4, 180.0, 8.0
+"""So many names within that time are taken at once; each further one has to hold for longer."""
+GIVEN_UP_SECONDS = 30.0
+"""How long there may be no tunnel before the app is told."""
+TOKEN_CHANGED = 75
+"""What it ends with to be started anew, with the gateway's token as it is by then."""
+YOUNG_SECONDS = 20.0
+"""How old it has to be for a token to have been changed since it was started."""
+
+
+class Tunnel(Protocol):
+    """Where the tunnel leads from: `Cloudflared`."""
+
+    def hostname(self, wanted: str = "") -> str: ...
+
+
+class Prover(Protocol):
+    """Whether that is here: `Way`."""
+
+    def prove(self, hostname: str, gateway: str) -> str: ...
+
+
+class Told(Protocol):
+    """Who is told: `App`."""
+
+    def tell(self, gateway: str, url: str) -> object: ...
+    def complain(self, gateway: str, reason: str) -> None: ...
+
+
+@dataclass
+class Gateway:
+    """One of the machine's gateways, and how far its address has come."""
+
+    name: str
+    wanted: str
+    hostname: str = ""
+    """The one that was seen last."""
+    url: str = ""
+    """The one that the app was told last."""
+    due: float = 0.0
+    pause: float = FIRST_PAUSE_SECONDS
+    trouble: str = ""
+    complained: str = ""
+
+    def put_off(self, now: float, trouble: str) -> None:
+        """Try again later, the later the longer it goes on."""
+        self.trouble = trouble
+        self.due = now + self.pause * secrets.SystemRandom().uniform(0.5, 1)
+        self.pause = min(self.pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+class Damper:
+    """How long a name has to hold before it is believed: at once, unless names come and go."""
+
+    def __init__(self) -> None:
+        self._changes: deque[float] = deque()
+
+    def hold(self, now: float) -> float:
+        """Note a change; the seconds that it has to hold."""
+        self._changes.append(now)
+        while self._changes and self._changes[0] < now - CHANGES_SECONDS:
+            self._changes.popleft()
+        beyond = len(self._changes) - CALM_CHANGES
+        return 0.0 if beyond <= 0 else min(2.0 ** (beyond - 1), LONGEST_HOLD_SECONDS)
+
+
+class Watch:
+    """All gateways of the machine."""
+
+    def __init__(self, gateways: Iterable[Gateway], tunnel: Tunnel, way: Prover, app: Told) -> None:
+        self.gateways = list(gateways)
+        self._tunnel = tunnel
+        self._way = way
+        self._app = app
+        self._dampers = {gateway.name: Damper() for gateway in self.gateways}
+        self._away_since: dict[str, float] = {}
+        self.stale = False
+        """Whether a gateway has refused the token that this process has of it."""
+
+    def look(self, now: float) -> None:
+        """Once at everything; ``now`` in seconds of a clock that only goes forward."""
+        for gateway in self.gateways:
+            try:
+                hostname = self._tunnel.hostname(gateway.wanted)
+            except TunnelError as error:
+                self._away(gateway, str(error), now)
+                continue
+            self._away_since.pop(gateway.name, None)
+            if hostname != gateway.hostname:
+                first = not gateway.hostname
+                gateway.hostname, gateway.pause = hostname, FIRST_PAUSE_SECONDS
+                hold = self._dampers[gateway.name].hold(now)
+                gateway.due = now if first else now + hold
+                if hold and not first:
+                    gateway.trouble = (
+                        f"its name changes too often; {hostname} has to hold for {hold:.0f} s first"
+                    )
+            if now >= gateway.due:
+                self._bring_home(gateway, now)
+
+    def sentence(self) -> str:
+        """How it is."""
+        troubles = [f"{gateway.name}: {gateway.trouble}" for gateway in self.gateways if gateway.trouble]
+        if troubles:
+            return "; ".join(troubles)
+        hosts = sorted({gateway.hostname for gateway in self.gateways})
+        names = ", ".join(gateway.name for gateway in self.gateways)
+        return f"The app reaches {names} at {', '.join(f'https://{host}' for host in hosts)}"
+
+    def _bring_home(self, gateway: Gateway, now: float) -> None:
+        """Prove the way and tell the app of it."""
+        try:
+            url = self._way.prove(gateway.hostname, gateway.name)
+        except TunnelError as error:
+            self.stale |= isinstance(error, TokenRefused)
+            gateway.put_off(now, str(error))
+            if gateway.pause >= LONGEST_PAUSE_SECONDS:
+                self._complain(gateway)
+            return
+        try:
+            self._app.tell(gateway.name, url)
+        except TunnelError as error:
+            gateway.put_off(now, str(error))
+            return
+        gateway.url, gateway.trouble, gateway.complained = url, "", ""
+        gateway.due, gateway.pause = now + AGAIN_SECONDS, FIRST_PAUSE_SECONDS
+
+    def _away(self, gateway: Gateway, trouble: str, now: float) -> None:
+        """There is no tunnel; what comes back is looked at at once."""
+        since = self._away_since.setdefault(gateway.name, now)
+        gateway.trouble, gateway.due = trouble, now
+        if now - since >= GIVEN_UP_SECONDS:
+            self._complain(gateway)
+
+    def _complain(self, gateway: Gateway) -> None:
+        """Have the app show why, once for each reason."""
+        if gateway.complained == gateway.trouble:
+            return
+        try:
+            self._app.complain(gateway.name, gateway.trouble)
+        except TunnelError:
+            # It does not hear even that; what it was to be told is said as soon as it does.
+            return
+        gateway.complained = gateway.trouble
+
+
+def notify(text: str) -> None:
+    """Tell systemd, if it listens."""
+    place = os.environ.get("NOTIFY_SOCKET", "")
+    if place:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+            line.connect(f"\0{place[1:]}" if place.startswith("@") else place)
+            line.send(text.encode())
+
+
+def run(watch: Watch, say: Callable[[str], None]) -> int:
+    """Look for as long as one is let."""
+    began, said = time.monotonic(), ""
+    while True:
+        watch.look(time.monotonic())
+        if said != watch.sentence():
+            said = watch.sentence()
+            say(said)
+        if watch.stale and time.monotonic() - began > YOUNG_SECONDS:
+            say("A gateway's token was changed. Starting anew, to read it as it is now")
+            return TOKEN_CHANGED
+        time.sleep(LOOK_SECONDS)
+
+
+def say(sentence: str) -> None:
+    """To the journal and to `systemctl status`."""
+    _LOG.info(sentence)
+    notify(f"STATUS={sentence}")
+
+
+def main(config_dir: str) -> int:
+    """Entry point."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    given = Path(os.environ["CREDENTIALS_DIRECTORY"])
+
+    def of_gateway(name: str) -> str:
+        return read_secret(given / f"gateway-{name}")
+
+    try:
+        settings = Settings.load(config_dir)
+        if not settings.hostnames:
+            raise NotYet(
+                "no gateway of this machine has a way through the tunnel. Run the role claw.fleet.tunnel"
+            )
+        presented = secrets_in(given, of_gateway)
+        way, app = Way(settings, presented), App(settings, presented)
+    except TunnelError as error:
+        say(str(error))
+        return 1
+    for left in Path(settings.proof_dir).glob("*"):
+        left.unlink(missing_ok=True)
+    gateways = [Gateway(name, hostname) for name, hostname in settings.hostnames.items()]
+    notify("READY=1")
+    return run(Watch(gateways, Cloudflared(settings.metrics), way, app), say)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
