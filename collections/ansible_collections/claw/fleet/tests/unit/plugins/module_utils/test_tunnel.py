@@ -80,7 +80,7 @@ def serve(server: Server, context: ssl.SSLContext | None = None) -> ThreadingHTT
     if context:
         listening.socket = context.wrap_socket(listening.socket, server_side=True)
     server.port = listening.server_address[1]
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True).start()
     return listening
 
 
