@@ -11,7 +11,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export CLAW_CACHE_DIR ?= $(CURDIR)/.cache
 
-.PHONY: help up ask down clean test check lint types unit sanity postgresql integration molecule podman acceptance fire soak bench lock one-lane other-lane
+.PHONY: help up ask down clean test check lint types unit sanity postgresql integration molecule podman tunnel-real acceptance fire soak bench lock one-lane other-lane
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,13 +56,18 @@ sanity: $(STAMP) ## ansible-test sanity and units, in environments of their own
 	@tests/ansible-test sanity
 	@tests/ansible-test units
 
-molecule: $(STAMP) ## The Molecule scenarios on systemd hosts: without tools, and with sandboxes
+molecule: $(STAMP) ## The Molecule scenarios on systemd hosts: without tools, with sandboxes, through a tunnel
 	@molecule test
 	@molecule test --scenario-name sandbox
+	@molecule test --scenario-name tunnel
 
 podman: $(STAMP) ## The Molecule scenario with sandboxes of rootless engines
 	@if [ -c /dev/fuse ] && [ -c /dev/net/tun ]; then molecule test --scenario-name podman; \
 	else echo "The scenario podman is LEFT OUT: this machine has no /dev/fuse or no /dev/net/tun for a rootless engine."; fi
+
+tunnel-real: $(STAMP) ## The Molecule scenario of the tunnel with a real cloudflared: make tunnel-real CLOUDFLARED=FILE
+	@test -x "$(CLOUDFLARED)" || { echo "Give a cloudflared that can be executed: make tunnel-real CLOUDFLARED=FILE"; exit 1; }
+	@CLAW_CLOUDFLARED="$(realpath $(CLOUDFLARED))" molecule test --scenario-name tunnel
 
 postgresql: $(STAMP) ## The coach list on PostgreSQL instead of SQLite
 	@tests/with-postgresql pytest -q -n 2 tests/coachlist
