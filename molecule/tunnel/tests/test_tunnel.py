@@ -6,11 +6,13 @@ import itertools
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -133,6 +135,7 @@ class Questions:
 
     keys: dict[str, str]
     answered: list[float] = field(default_factory=list)
+    """When those were asked that were answered."""
     refused: list[tuple[float, str]] = field(default_factory=list)
 
     def ask(self, key: str) -> None:
@@ -148,7 +151,7 @@ class Questions:
             self.refused.append((began, str(error)))
             return
         if answer.status_code == httpx.codes.OK:
-            self.answered.append(time.time())
+            self.answered.append(began)
         else:
             self.refused.append((began, answer.text))
 
@@ -177,10 +180,13 @@ class Questions:
             for one in asked:
                 one.join()
 
-    def answered_after(self, moment: float, seconds: float) -> float:
-        """Wait for an answer that came later than that; how much later."""
-        until(lambda: any(when > moment for when in self.answered), seconds=seconds, what="an answer")
-        return min(when for when in self.answered if when > moment) - moment
+    def answered_after(self, moment: float) -> float:
+        """Wait for the answer to a question that was asked later than that; how much later it was asked.
+
+        How long an agent takes for it is not the tunnel's doing.
+        """
+        until(lambda: any(began > moment for began in self.answered), seconds=120, what="an answer")
+        return min(began for began in self.answered if began > moment) - moment
 
 
 @pytest.fixture
@@ -258,8 +264,10 @@ def test_another_address_is_known_and_answers_come_again(machine: Any, questions
     assert name != former
     since = registered(name)
     took = time.time() - since
-    later = questions.answered_after(since, HEALED_SECONDS)
-    print(f"known {took:.1f} s after it was registered, an answer after {later:.1f} s")
+    later = questions.answered_after(since)
+    print(
+        f"known {took:.1f} s after it was registered; the first question with an answer was asked after {later:.1f} s"
+    )
     assert took <= HEALED_SECONDS and later <= HEALED_SECONDS
     # Who asks meanwhile is told so in a sentence.
     assert all("gateway" in words for _began, words in questions.refused)
@@ -274,8 +282,8 @@ def test_an_app_that_was_down_is_told_when_it_is_back(machine: Any, questions: Q
     COACH_LIST.up(BENCH.facts()["network_gateway"])
     back = time.time()
     known_everywhere(machine)
-    later = questions.answered_after(back, HEALED_SECONDS)
-    print(f"an answer {later:.1f} s after the app was back")
+    later = questions.answered_after(back)
+    print(f"the first question with an answer was asked {later:.1f} s after the app was back")
     assert later <= HEALED_SECONDS
 
 
@@ -374,13 +382,14 @@ def test_what_cannot_be_meant_changes_nothing(machine: Any, given: dict[str, Any
     assert told.returncode != 0
     said = " ".join(told.stdout.split())
     assert all(word in said for word in words), told.stdout
-    assert "changed=0" in said
+    assert set(re.findall(r"changed=(\d+)", said)) == {"0"}, told.stdout
     assert (hostname(machine), address("gw-a")["url"]) == before
 
 
 @needs_stand_in
 def test_a_tunnel_that_does_not_start_is_told_with_its_own_words(machine: Any) -> None:
     machine.check_output("systemd-run --unit=squatter python3 -m http.server 20299 --bind 127.0.0.1")
+    until(lambda: "20299" in machine.check_output("ss -ltn"), seconds=10, what="another program on the port")
     before = address("gw-a")["url"]
     try:
         told = role({"tunnel_metrics_port": 20299, "tunnel_registered_timeout": 10})
@@ -391,6 +400,64 @@ def test_a_tunnel_that_does_not_start_is_told_with_its_own_words(machine: Any) -
         assert role({}).returncode == 0
     known_everywhere(machine, 60)
     assert before != address("gw-a")["url"]
+
+
+@needs_stand_in
+def test_a_tunnel_of_ones_own(machine: Any, rows: dict[str, dict[str, Any]]) -> None:
+    """One with a name, an address of its own for each gateway, and DNS that leads there."""
+    tunnel_id, secret = str(uuid.uuid4()), secrets.token_urlsafe(32)
+    given = {
+        "tunnel_kind": "named",
+        "tunnel_id": tunnel_id,
+        "tunnel_credentials": {"AccountTag": "a", "TunnelID": tunnel_id, "TunnelSecret": secret},
+        "tunnel_hostname": "{{ inventory_hostname }}.tunnel.test",
+        "tunnel_registered_timeout": 10,
+        "tunnel_dns_zone_id": "a-zone",
+        "tunnel_dns_token": "a-token-of-cloudflare",
+        "tunnel_dns_api_url": f"http://{hosts.address_of(BENCH, 'edge')}:8081/client/v4",
+    }
+    quick = hostname(machine)
+    before = {gateway: address(gateway)["url"] for gateway in GATEWAYS}
+    try:
+        # The edge does not know its secret.
+        told = role(given)
+        said = " ".join(told.stdout.split())
+        assert told.returncode != 0
+        assert "Invalid tunnel secret" in said and "The one before runs again" in said
+        assert hostname(machine) != quick
+        assert all(host.endswith(f"/{gateway}") for gateway, host in before.items())
+
+        tunnel.ask(BENCH, "PUT", "/tunnels", {tunnel_id: secret})
+        told = role(given)
+        assert told.returncode == 0, told.stdout
+        wanted = {gateway: f"https://{gateway}.tunnel.test/{gateway}" for gateway in GATEWAYS}
+        until(
+            lambda: {gateway: address(gateway)["url"] for gateway in GATEWAYS} == wanted,
+            seconds=HEALED_SECONDS,
+            what="Django's knowing the names",
+            hint=status(machine),
+        )
+        assert asking.turn(BENCH, COACH_LIST, next(iter(rows.values())), "hello")
+        records = tunnel.ask(BENCH, "GET", "/client/v4/zones/a-zone/dns_records?name=gw-a.tunnel.test")[
+            "result"
+        ]
+        assert [record["content"] for record in records] == [f"{tunnel_id}.cfargotunnel.com"]
+
+        again = role(given)
+        assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout
+        for output in (told.stdout, again.stdout, machine.check_output("cat /proc/*/cmdline | tr '\\0' ' '")):
+            assert secret not in output and "a-token-of-cloudflare" not in output
+        assert (
+            machine.run("grep -r a-token-of-cloudflare /etc /run/claw-tunnel /var/lib/claw /var/log").rc == 1
+        )
+        assert machine.file(f"/etc/claw-tunnel/{_credentials(machine)}").mode == 0o600
+    finally:
+        assert role({}).returncode == 0
+    known_everywhere(machine, 60)
+
+
+def _credentials(machine: Any) -> str:
+    return str(machine.check_output("cd /etc/claw-tunnel && echo tunnels/*/credentials.json"))
 
 
 def play(*words: str) -> subprocess.CompletedProcess[str]:
