@@ -311,7 +311,7 @@ def test_a_gateway_that_is_not_there(
     outside.edge.say("/gw-a/v1/responses", {}, status)
     with pytest.raises(error, match=words) as raised:
         outside.way.prove(NAME, "gw-a")
-    assert type(raised.value) is error and TOKEN not in str(raised.value)
+    assert raised.type is error and TOKEN not in str(raised.value)
 
 
 def test_the_app_is_told_with_the_watchers_own_token(outside: Outside) -> None:
@@ -345,7 +345,7 @@ def test_an_app_that_does_not_take_it(
     outside.app.say("/api/internal/gateways/gw-a/address/", {"url": ["no"]} if status == 400 else {}, status)
     with pytest.raises(error, match=words) as raised:
         outside.django.tell("gw-a", f"https://{NAME}/gw-a")
-    assert type(raised.value) is error and WATCHERS_TOKEN not in str(raised.value)
+    assert raised.type is error and WATCHERS_TOKEN not in str(raised.value)
 
 
 def test_settings_are_read_of_what_the_role_wrote(tmp_path: Path) -> None:
