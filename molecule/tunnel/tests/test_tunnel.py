@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import re
 import secrets
 import signal
@@ -331,7 +332,58 @@ def test_a_watcher_that_is_killed_at_any_moment_has_it_told_in_the_end(machine: 
         time.sleep(tenths / 10)
         machine.check_output("systemctl kill --signal=KILL %s", WATCHER)
         known_everywhere(machine, HEALED_SECONDS + 5)
-    assert machine.check_output("ls -A /run/claw-tunnel/proof") == ""
+    nothing_left(machine)
+
+
+WATCH = "env CREDENTIALS_DIRECTORY=/run/watch-alone timeout --signal=KILL {seconds} {strace} python3 -I /opt/claw/tunnel/watch.py /etc/claw-tunnel"
+CALLS = ("connect", "sendto", "write", "unlink")
+"""What it changes anything by: what it says to others, and the file of its proof."""
+
+
+def test_a_watcher_that_is_killed_at_any_call_has_it_told_in_the_end(machine: Any) -> None:
+    """All of them with CLAW_SOAK=all, else a few by CLAW_SEED: killed in a pass of its own, then run as it is."""
+    machine.check_output("command -v strace || DEBIAN_FRONTEND=noninteractive apt-get install -q -y strace")
+    machine.check_output(
+        "systemctl stop %s && mkdir -p /run/watch-alone && cd /run/watch-alone && cp /etc/claw-tunnel/token /etc/claw-tunnel/access.json . "
+        "&& for name in gw-a gw-b; do cp /var/lib/claw/$name/token gateway-$name; done",
+        WATCHER,
+    )
+    seen = f"strace -f -qq -o /run/watch-alone/calls -e trace={','.join(CALLS)}"
+    forget()
+    machine.run(WATCH.format(seconds=6, strace=seen))
+    called = re.findall(r"^\d+ +(\w+)\(", machine.file("/run/watch-alone/calls").content_string, re.MULTILINE)
+    points = [(call, number + 1) for call in CALLS for number in range(called.count(call))]
+    assert {call for call, _number in points} == set(CALLS)
+    seed = os.environ.get("CLAW_SEED", "1")
+    if os.environ.get("CLAW_SOAK") != "all":
+        points = random.Random(seed).sample(points, 4)  # noqa: S311 - which points, not a secret
+    print(f"{len(points)} of {len(called)} points; CLAW_SEED={seed}")
+    for call, number in points:
+        machine.check_output("systemctl stop %s", WATCHER)
+        forget()
+        kill = f"strace -f -qq -o /dev/null -e trace={call} -e inject={call}:signal=KILL:when={number}"
+        assert machine.run(WATCH.format(seconds=30, strace=kill)).rc == 137, (call, number)
+        machine.check_output("systemctl start %s", WATCHER)
+        known_everywhere(machine)
+        nothing_left(machine)
+
+
+def nothing_left(machine: Any) -> None:
+    """Wait until no proof is left over; one may be under way."""
+    until(
+        lambda: machine.check_output("ls -A /run/claw-tunnel/proof") == "",
+        seconds=HEALED_SECONDS,
+        what="an empty place for proofs",
+    )
+
+
+def forget() -> None:
+    """Have Django know other addresses."""
+    for gateway in GATEWAYS:
+        url = f"https://former.tunnel.test/{gateway}"
+        internal(
+            "PUT", f"gateways/{gateway}/address/", json={"url": url, "answered": True}
+        ).raise_for_status()
 
 
 def test_long_answers_come_as_they_are_made(
