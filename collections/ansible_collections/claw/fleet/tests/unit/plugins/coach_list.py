@@ -55,6 +55,8 @@ class CoachList:
         self.gateways: dict[str, dict[str, Any]] = {}
         self.service_tokens: dict[str, bool] = {}
         """By their hashes, whether they are good; beside TOKEN, which stands in the settings."""
+        self.scopes: dict[str, list[str]] = {}
+        """By the hashes of those that are good for these gateways' addresses alone."""
         self.configured = True
         self.faults: list[Fault | None] = []
         self.requests: list[tuple[str, str, Any]] = []
@@ -214,6 +216,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "PUT":
             new = digest not in tokens
             tokens.setdefault(digest, True)
+            scope = self.body.get("gateways", self.app.scopes.get(digest, []))
+            new |= scope != self.app.scopes.get(digest, [])
+            self.app.scopes[digest] = scope
             self.answer(200, {"changed": new})
         elif digest == _hash(TOKEN) and self.app.configured and self.command == "DELETE":
             self.answer(409, {"detail": "Take it out of COACHLIST_SERVICE_TOKENS."})
@@ -223,7 +228,8 @@ class Handler(BaseHTTPRequestHandler):
             changed, tokens[digest] = tokens[digest], False
             self.answer(200, {"changed": changed})
         else:
-            self.answer(200, {"token_sha256": digest, "presented": digest == self.presented})
+            told = {"token_sha256": digest, "presented": digest == self.presented}
+            self.answer(200, {**told, "gateways": self.app.scopes.get(digest, [])})
 
     def answer(self, status: int, data: Any, **headers: str) -> None:
         self.raw(status, json.dumps(data).encode(), "application/json", None, **headers)

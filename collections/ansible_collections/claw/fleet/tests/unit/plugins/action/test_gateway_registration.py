@@ -69,6 +69,14 @@ def test_a_capacity_that_is_not_given_stays(coach_list: CoachList) -> None:
     assert coach_list.gateways["gw-a"]["capacity"] == 7
 
 
+def test_an_address_that_is_not_given_stays(coach_list: CoachList) -> None:
+    assert not run(coach_list, url=None)["gateway"]["url"]
+    coach_list.gateways["gw-a"]["url"] = "https://calm-cove.example/gw-a"
+    assert not run(coach_list, url=None)["changed"]
+    told = run(coach_list, url=None, capacity=7)
+    assert told["gateway"]["url"] == coach_list.gateways["gw-a"]["url"] == "https://calm-cove.example/gw-a"
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [({"name": "GW"}, "name is 'GW'"), ({"token": " "}, "token is empty"), ({"name": "none\n"}, "name is")],
