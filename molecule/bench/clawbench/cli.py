@@ -28,10 +28,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     create = commands.add_parser("create", help="an engine, the image, a network, hosts and SSH to them")
-    create.add_argument("hosts", nargs="+", metavar="HOST", help="names of hosts, such as machine1")
+    create.add_argument(
+        "hosts",
+        nargs="+",
+        metavar="HOST[=DEBIAN]",
+        help="names of hosts, such as machine1, or machine1=13 where it is to be of another release than the others",
+    )
     create.add_argument("--provider", action="store_true", help="with the LLM provider's stand-in")
     create.add_argument("--tunnel", action="store_true", help="with a stand-in for a tunnel's edge")
     create.add_argument("--engine", action="store_true", help="new hosts can run containers of their own")
+    create.add_argument("--ipv6", action="store_true", help="a new network has IPv6 addresses too")
     create.set_defaults(run=_create)
 
     furnished = commands.add_parser(
@@ -62,8 +68,15 @@ def _bench(options: argparse.Namespace) -> hosts.Bench:
 def _create(options: argparse.Namespace) -> int:
     bench = _bench(options)
     changed = engine.up(bench.state)
+    named = dict(host.partition("=")[::2] for host in options.hosts)
     changed |= hosts.create(
-        bench, options.hosts, debian=options.debian, provider=options.provider, engine=options.engine
+        bench,
+        list(named),
+        debian=options.debian,
+        releases={host: release for host, release in named.items() if release},
+        provider=options.provider,
+        engine=options.engine,
+        ipv6=options.ipv6,
     )
     if options.tunnel:
         changed |= tunnel.up(bench, bench.facts()["image"])

@@ -17,7 +17,7 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,11 +96,19 @@ class Bench:
 
 
 def create(
-    bench: Bench, hosts: Sequence[str], *, debian: str = "12", provider: bool = False, engine: bool = False
+    bench: Bench,
+    hosts: Sequence[str],
+    *,
+    debian: str = "12",
+    releases: Mapping[str, str] | None = None,
+    provider: bool = False,
+    engine: bool = False,
+    ipv6: bool = False,
 ) -> bool:
     """Bring the bench up; what already runs stays as it is. Returns whether anything was made or started.
 
-    With `engine` new hosts can run a container engine of their own, which is for the roles or tests to install.
+    All hosts are of the Debian given, but for those that `releases` names. With `engine` new hosts can run a container
+    engine of their own, which is for the roles or tests to install. With `ipv6` a new network has IPv6 addresses too.
     """
     for name in (bench.name, *hosts):
         if not _NAME.fullmatch(name):
@@ -109,10 +117,11 @@ def create(
             )
     bench.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     tag, _how = image.ensure(debian)
+    tags = {host: image.ensure((releases or {}).get(host, debian))[0] for host in hosts}
     _keypair(bench)
-    changed = _network(bench)
+    changed = _network(bench, ipv6=ipv6)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        changed |= any(list(pool.map(lambda host: _host(bench, host, tag, engine=engine), hosts)))
+        changed |= any(list(pool.map(lambda host: _host(bench, host, tags[host], engine=engine), hosts)))
     if provider:
         changed |= _provider(bench, tag)
     _write_facts(bench, hosts, tag, provider=provider)
@@ -171,14 +180,17 @@ def _keypair(bench: Bench) -> None:
         run(command, why="generate the bench's SSH key")
 
 
-def _network(bench: Bench) -> bool:
+def _network(bench: Bench, *, ipv6: bool) -> bool:
     if docker("network", "ls", "--quiet", "--filter", f"name=^{bench.network}$"):
         return False
+    # Unique local addresses, of the bench's own.
+    prefix = int.from_bytes(b"\xfd" + hashlib.sha256(bench.name.encode()).digest()[:7], "big") << 64
     docker(
         "network",
         "create",
         "--label",
         f"{LABEL}={bench.name}",
+        *(["--ipv6", f"--subnet={ipaddress.IPv6Network((prefix, 64))}"] if ipv6 else []),
         bench.network,
         why="create the bench's network",
     )

@@ -1,0 +1,92 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a machine says of itself, where it can be asked without being another one."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ansible_collections.claw.fleet.plugins.module_utils import _machine as machine
+
+HOLD = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print('held', flush=True); input()"
+
+
+def test_who_holds_a_lock_is_named(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.touch()
+    assert machine.package_lock(0, [str(lock), str(tmp_path / "none")]) == machine.NOBODY
+    command = [sys.executable, "-c", HOLD, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdin
+        assert process.stdout.readline() == "held\n"
+        told = machine.package_lock(0, [str(lock)])
+        assert (told["path"], told["pid"]) == (str(lock), process.pid)
+        assert str(lock) in told["command"]
+        began = time.monotonic()
+        assert machine.package_lock(1.5, [str(lock)])["pid"] == process.pid
+        assert time.monotonic() - began >= 1.5
+        process.stdin.close()
+    assert machine.package_lock(5, [str(lock)]) == machine.NOBODY
+
+
+def test_a_name_that_nobody_answers_for_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: time.sleep(3) or [])
+    began = time.monotonic()
+    told = machine.resolve("app.example.com", 0.3)
+    assert time.monotonic() - began < 3
+    assert (told["addresses"], told["error"]) == ([], "no answer within 0.3 s")
+
+
+def test_names_are_told_in_the_resolvers_order() -> None:
+    assert machine.resolve("192.0.2.7", 5)["addresses"] == ["192.0.2.7"]
+    told = machine.resolve("no-such-name.invalid", 30)
+    assert told["addresses"] == [] and told["error"]
+
+
+def test_what_is_written_of_localhost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text(
+        "# 127.0.0.2 localhost\n127.0.1.1 box\n::1 localhost ip6-localhost # yes\n\n127.0.0.1\tlocalhost\n"
+    )
+    monkeypatch.setattr(machine, "_HOSTS", hosts)
+    assert machine.localhost(5)["written"] == ["::1", "127.0.0.1"]
+
+
+def test_room_is_told_for_what_is_not_there_yet(tmp_path: Path) -> None:
+    path = str(tmp_path / "not" / "yet")
+    told = machine.room(path)
+    assert told["path"] == path and told["free_mb"] > 0
+
+
+def test_packages_that_are_not_there() -> None:
+    if not Path("/usr/bin/dpkg-query").exists():
+        pytest.skip("this is no Debian")
+    assert machine.missing(["bash", "claw-no-such-package"]) == ["claw-no-such-package"]
+    assert machine.missing([]) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "family", "seen"), [("127.0.0.1", 4, False), ("0.0.0.0", 4, True), ("::1", 6, False)]
+)
+def test_only_what_others_reach_listens(address: str, family: int, seen: bool) -> None:
+    with socket.create_server(
+        (address, 0), family=socket.AF_INET if family == 4 else socket.AF_INET6
+    ) as server:
+        assert (server.getsockname()[1] in machine.listening()) is seen
+
+
+def test_the_port_is_that_of_the_connection_it_came_by() -> None:
+    ask = (
+        "from ansible_collections.claw.fleet.plugins.module_utils import _machine; print(_machine.ssh_port())"
+    )
+    root = str(Path(__file__).parents[7])
+    came = {"SSH_CONNECTION": "192.0.2.1 50000 192.0.2.2 2222"}
+    # A shell that came by SSH, and something below it that forgot.
+    command = ["sh", "-c", 'env -i PYTHONPATH="$1" "$2" -c "$3"; true', "sh", root, sys.executable, ask]
+    assert subprocess.run(command, env=came, capture_output=True, text=True, check=True).stdout == "2222\n"
