@@ -11,7 +11,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export CLAW_CACHE_DIR ?= $(CURDIR)/.cache
 
-.PHONY: help up ask down clean test check lint types unit sanity postgresql integration molecule podman tunnel-real acceptance fire soak bench lock one-lane other-lane
+.PHONY: help up ask down clean test check lint types unit sanity postgresql integration molecule machine tunnel podman tunnel-real acceptance fire soak bench lock one-lane other-lane
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,9 +56,14 @@ sanity: $(STAMP) ## ansible-test sanity and units, in environments of their own
 	@tests/ansible-test sanity
 	@tests/ansible-test units
 
-molecule: $(STAMP) ## The Molecule scenarios on systemd hosts: without tools, with sandboxes, through a tunnel
+molecule: $(STAMP) ## The Molecule scenarios on systemd hosts: without tools, and with sandboxes
 	@molecule test
 	@molecule test --scenario-name sandbox
+
+machine: $(STAMP) ## The Molecule scenario of bare machines, on two releases of Debian
+	@molecule test --scenario-name machine
+
+tunnel: $(STAMP) ## The Molecule scenario of a tunnel that comes and goes, with a stand-in for Cloudflare
 	@molecule test --scenario-name tunnel
 
 podman: $(STAMP) ## The Molecule scenario with sandboxes of rootless engines
@@ -85,7 +90,7 @@ test: check postgresql ## Everything; what computes beside what waits for machin
 	@$(MAKE) --no-print-directory --output-sync=line -j2 one-lane other-lane
 
 one-lane: $(STAMP)
-	@$(MAKE) --no-print-directory -j1 sanity integration podman
+	@$(MAKE) --no-print-directory -j1 sanity integration machine podman tunnel
 
 other-lane: $(STAMP)
 	@$(MAKE) --no-print-directory -j1 molecule acceptance

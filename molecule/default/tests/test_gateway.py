@@ -74,6 +74,7 @@ def test_unit_ends_and_starts_as_openclaw_asks(machine: Any, name: str) -> None:
     assert found["TimeoutStopUSec"] == "5min 30s"
     assert found["KillMode"] == "mixed"
     assert found["OOMPolicy"] == "continue"
+    assert found["OOMScoreAdjust"] == "-500"
     assert found["MemoryMax"] not in ("infinity", "")
 
 
