@@ -20,6 +20,11 @@ BENCH = Bench.of(STATE)
 SCENARIO = Path(__file__).resolve().parents[1]
 OLD, NEW = "old", "new"
 MACHINES = (OLD, NEW)
+AUTHORITY = (
+    "import ssl, sys; found = ssl.create_default_context().get_ca_certs(); "
+    'sys.exit("test authority" not in str(found))'
+)
+"""Python that ends well where the inventory's authority is trusted."""
 
 # Every TCP port, from a raw socket: a port that answers to a first packet by a second one listens.
 _SCAN = """

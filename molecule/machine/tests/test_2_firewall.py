@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from machines import (
+    AUTHORITY,
     MACHINES,
     NEW,
     OLD,
@@ -171,6 +172,7 @@ def test_without_it_nothing_of_it_is_left_and_nobody_else_notices() -> None:
     assert rules(OLD) == kept
     # A certificate that is given no more is trusted no more.
     assert sh(OLD, "ls /etc/ssl/certs /usr/local/share/ca-certificates | grep claw- || true") == ""
+    assert "yes" in sh(OLD, f"python3 -c '{AUTHORITY}' && echo no || echo yes")
     assert applied(OLD, **off).changed == 0
     assert applied(OLD).changed > 0
     assert scan(OLD, "IPv6") == SEEN["IPv6"]
