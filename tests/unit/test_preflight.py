@@ -67,3 +67,26 @@ def test_what_cannot_work_is_named_before_anything_is_changed(
     assert done.returncode != 0
     assert words in told
     assert KEY not in told
+
+
+@pytest.mark.parametrize(
+    "given", [{"HOME": "/root"}, {"OPENCLAW_STATE_DIR": "/"}, {"A B": "c"}, {"A": "b\nc"}]
+)
+def test_an_environment_that_takes_over_the_roles_own_is_refused(
+    tmp_path: Path, given: dict[str, str]
+) -> None:
+    ansible = Ansible(tmp_path)
+    role = {"name": "claw.fleet.gateway", "tasks_from": "preflight"}
+    play = {
+        "hosts": "box",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {"gateway_providers": {"x": PROVIDER}, "gateway_model": "x/m", "gateway_environment": given},
+        "tasks": [
+            {"ansible.builtin.set_fact": {**MACHINE, "cacheable": True}},
+            {"ansible.builtin.include_role": role},
+        ],
+    }
+    done = ansible.run("playbook", "-i", "box,", ansible.write("play.yml", json.dumps([play])))
+    assert done.returncode != 0
+    assert f"gateway_environment has {next(iter(given))}." in " ".join((done.stdout + done.stderr).split())
