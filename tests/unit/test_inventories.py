@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 BARE_METAL = ROOT / "inventories" / "bare-metal"
 TOOLS = Path(sys.executable).parent
@@ -59,10 +61,12 @@ def test_it_says_how_to_jump() -> None:
     assert jump and "-o ProxyJump=" in jump.group(1)
 
 
-def test_the_site_takes_it() -> None:
-    tasks = told("ansible-playbook", "playbooks/site.yml", "--list-tasks", "--list-hosts")
+@pytest.mark.parametrize(
+    "playbook,roles",
+    [("machine", {"claw.fleet.machine"}), ("site", {"claw.fleet.gateway", "claw.fleet.proxy"})],
+)
+def test_the_plays_take_it(playbook: str, roles: set[str]) -> None:
+    tasks = told("ansible-playbook", f"playbooks/{playbook}.yml", "--list-tasks", "--list-hosts")
     assert "gw-a" in tasks
     names = [line.strip().partition("\t")[0] for line in tasks.splitlines() if " : " in line]
-    roles = list(dict.fromkeys(name.partition(" : ")[0] for name in names))
-    assert roles[0] == "claw.fleet.machine"
-    assert {"claw.fleet.gateway", "claw.fleet.proxy"} <= set(roles)
+    assert roles <= {name.partition(" : ")[0] for name in names}
