@@ -345,6 +345,19 @@ class Gateway:
             return response.status, None
 
 
+def other_gateway(name: str, port: int | None, config_root: str) -> str:
+    """The name of another gateway of this machine that is set up with this port; empty if there is none."""
+    for path in sorted(Path(config_root).glob("*/gateway.json")):
+        try:
+            found = json.loads(_durable.read(path) or b"{}")
+        except ValueError:
+            # Its own role will say so.
+            continue
+        if path.parent.name != name and found.get("port") == port:
+            return path.parent.name
+    return ""
+
+
 def _bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 

@@ -41,6 +41,15 @@ class ConfigChange(NamedTuple):
     after: dict[str, Any]
 
 
+class Drift(NamedTuple):
+    """What differs from what the fleet has left. ``before``, ``after``: the config as it may be shown, and as it should be;
+    ``inputs``: whether the files that the process reads when it starts are others than those it was started with."""
+
+    before: dict[str, Any]
+    after: dict[str, Any]
+    inputs: bool
+
+
 @dataclass(frozen=True)
 class _Applied:
     """The content of config.applied.json."""
@@ -100,6 +109,16 @@ class ConfigFile:
         self._put_into_force(_config.render(new) if write else None, old, applied)
         settled.write(self._applied_path)
         return change
+
+    def drift(self) -> Drift:
+        """What somebody else has changed since the fleet was here; nothing where it never was."""
+        applied = self._applied()
+        current = self._parse(_durable.read(self.gateway.config, root=self.gateway.state_dir))
+        # The mark of secrets is the gateway's to change.
+        before = _gateway_secrets.marked(current, "")
+        after = _config.merge(applied.config, before, applied.config)
+        inputs = bool(applied.started_with) and self._fingerprint() != applied.started_with
+        return Drift(_config.shown(before), _config.shown(after), inputs)
 
     def _put_into_force(self, new: bytes | None, old: bytes | None, applied: _Applied) -> None:
         """Restart with ``new`` (None: with the file as it is); with what worked before if that does not come up."""

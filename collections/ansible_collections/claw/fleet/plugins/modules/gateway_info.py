@@ -104,20 +104,18 @@ port_gateway:
 """
 
 import http.client
-import json
-import pwd
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.claw.fleet.plugins.module_utils import _durable
+from ansible_collections.claw.fleet.plugins.module_utils import _durable, _processes
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
     DEFAULT_CONFIG_ROOT,
     Gateway,
     GatewayError,
+    other_gateway,
 )
 
-_LISTEN = "0A"
 _ENDPOINTS = ("/v1/responses", "/v1/chat/completions")
 
 
@@ -128,7 +126,10 @@ def look(name: str, port: int | None) -> dict[str, Any]:
         gateway = Gateway.load(name)
         port = gateway.port if port is None else port
         found |= _ask(gateway)
-    return found | {"port_user": _listener(port), "port_gateway": _other_gateway(name, port)}
+    return found | {
+        "port_user": _processes.listener(port),
+        "port_gateway": other_gateway(name, port, DEFAULT_CONFIG_ROOT),
+    }
 
 
 def _ask(gateway: Gateway) -> dict[str, Any]:
@@ -167,35 +168,6 @@ def _status(gateway: Gateway, path: str, headers: dict[str, str]) -> int:
         raise GatewayError(f"gateway {gateway.name} does not answer at {path}: {error}") from error
     finally:
         connection.close()
-
-
-def _listener(port: int | None) -> str:
-    """The user of the process that listens on this TCP port of any address."""
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text("ascii").splitlines()[1:]
-        except FileNotFoundError:
-            continue
-        for fields in (line.split() for line in lines):
-            if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                uid = int(fields[7])
-                try:
-                    return pwd.getpwuid(uid).pw_name
-                except KeyError:
-                    return f"uid {uid}"
-    return ""
-
-
-def _other_gateway(name: str, port: int | None) -> str:
-    for path in sorted(Path(DEFAULT_CONFIG_ROOT).glob("*/gateway.json")):
-        try:
-            found = json.loads(_durable.read(path) or b"{}")
-        except ValueError:
-            # Its own role will say so.
-            continue
-        if path.parent.name != name and found.get("port") == port:
-            return path.parent.name
-    return ""
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ import socket
 from pathlib import Path
 
 import pytest
+from ansible_collections.claw.fleet.plugins.module_utils import _processes
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import other_gateway
 from ansible_collections.claw.fleet.plugins.modules import gateway_info
 
 
@@ -19,17 +21,18 @@ def test_who_listens(family: socket.AddressFamily, address: str) -> None:
     with socket.socket(family) as listener:
         listener.bind((address, 0))
         port = listener.getsockname()[1]
-        assert gateway_info._listener(port) == ""
+        assert _processes.listener(port) == ""
         listener.listen()
-        assert gateway_info._listener(port) == getpass.getuser()
+        assert _processes.listener(port) == getpass.getuser()
 
 
 def test_a_port_of_another_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway_info, "DEFAULT_CONFIG_ROOT", str(tmp_path))
+    root = str(tmp_path)
+    monkeypatch.setattr(gateway_info, "DEFAULT_CONFIG_ROOT", root)
     for name, content in {"gw-a": json.dumps({"port": 18789}), "gw-b": "{broken"}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "gateway.json").write_text(content)
-    assert gateway_info._other_gateway("gw-c", 18789) == "gw-a"
-    assert gateway_info._other_gateway("gw-a", 18789) == ""
-    assert gateway_info._other_gateway("gw-c", 18909) == ""
+    assert other_gateway("gw-c", 18789, root) == "gw-a"
+    assert other_gateway("gw-a", 18789, root) == ""
+    assert other_gateway("gw-c", 18909, root) == ""
     assert gateway_info.look("gw-c", 18789)["exists"] is False

@@ -1,0 +1,87 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's part of claw.fleet.fleet_doctor: it asks the app, and is there where the machine is not."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible_collections.claw.fleet.plugins.module_utils import _doctor
+from ansible_collections.claw.fleet.plugins.module_utils._coach import CoachListError, check_rows
+from ansible_collections.claw.fleet.plugins.module_utils._coach_api import ApiError, Client, OptionsError
+from ansible_collections.claw.fleet.plugins.modules.fleet_doctor import ARGUMENT_SPEC, SPEC
+
+_FIELDS = (
+    "agent_id", "wanted", "generation", "status", "observed_generation", "reason",
+    "key_sha256", "key_generation", "key_wanted_generation",
+)  # fmt: skip
+_UNAUTHORIZED = (401, 403)
+
+
+class ActionModule(ActionBase):
+    """Ask the app, look on the machine, and tell both."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        args = self.validate_argument_spec(ARGUMENT_SPEC)[1]
+        gateway = args["gateway"]
+        given, found = _of_app(args)
+        told = [_doctor.told(finding, gateway) for finding in found]
+        told += self._on_machine({**{name: args[name] for name in SPEC}, **given}, gateway, task_vars)
+        findings = _doctor.sorted_by_weight(told)
+        result |= {
+            "changed": False,
+            "findings": findings,
+            "counts": _doctor.counted(findings),
+            "table": _doctor.table(findings),
+        }
+        if bad := _doctor.failing(findings, args["fail_on"]):
+            result |= {"failed": True, "msg": f"The doctor found {', '.join(bad)}."}
+        return result
+
+    def _on_machine(self, options: dict[str, Any], gateway: str, task_vars: Any) -> list[dict[str, Any]]:
+        try:
+            answer = self._execute_module(
+                module_name="claw.fleet.fleet_doctor",
+                module_args={**options, "now": time.time()},
+                task_vars=task_vars,
+            )
+        except AnsibleConnectionFailure as error:
+            finding = _doctor.Finding("machine-unreachable", "The machine cannot be reached.", str(error))
+            return [_doctor.told(finding, gateway)]
+        if answer.get("failed") or answer.get("unreachable") or "findings" not in answer:
+            code = "machine-unreachable" if answer.get("unreachable") else "check-failed"
+            words = f"{answer.get('msg') or ''} {answer.get('module_stderr') or ''} {answer.get('exception') or ''}"
+            finding = _doctor.Finding(code, "The doctor could not look at the machine.", words)
+            return [_doctor.told(finding, gateway)]
+        findings: list[dict[str, Any]] = answer["findings"]
+        return findings
+
+
+def _of_app(args: dict[str, Any]) -> tuple[dict[str, Any], list[_doctor.Finding]]:
+    """What the app knows of the gateway and its coaches, and what is wrong with asking."""
+    if not args["api_url"] or not args["gateway"]:
+        return {"app": None, "rows": None}, []
+    try:
+        client = Client.of({**args, "api_token": args["api_token"] or ""})
+        known = client.gateway(args["gateway"])
+        pages = client.coaches({"gateway": args["gateway"]})
+        rows = check_rows(pages.rows if pages else [])
+    except (ApiError, OptionsError, CoachListError) as error:
+        refused = getattr(error, "status", 0) in _UNAUTHORIZED
+        code = "service-token-refused" if refused else "app-unreachable"
+        sentence = (
+            "The app refuses the fleet's service token." if refused else "The app does not answer the fleet."
+        )
+        return {"app": None, "rows": None}, [_doctor.Finding(code, sentence, str(error))]
+    shown = {name: known.get(name) for name in ("url", "token_sha256", "next_token_sha256")} if known else {}
+    # No names and nothing of what the coaches told: the machine has no use for it here.
+    return {"app": shown, "rows": [{name: row[name] for name in _FIELDS} for row in rows]}, []

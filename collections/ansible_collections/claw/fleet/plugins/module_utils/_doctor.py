@@ -1,0 +1,253 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Looking at a gateway and its machine, and telling what was found. It changes nothing.
+
+PRIVATE to claw.fleet: may change at any time.
+
+Each check stands for itself: what it cannot look at is a finding too, and stops none of the others.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ansible_collections.claw.fleet.plugins.module_utils import _durable
+from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES, SEVERITIES
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError, Served
+from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries, Roster, RosterError
+from ansible_collections.claw.fleet.plugins.module_utils._supervisor import SupervisorError, UnitState
+
+_SHOWN = 400
+_COMMAND_SECONDS = 60
+_POLL_SECONDS = 0.5
+
+
+class Finding(NamedTuple):
+    """A fault: its code; one plain sentence; what it was told by, without secrets; which agent or unit it is about.
+
+    ``fix``: instead of the code's own, where this one has to be mended otherwise, and then not by the playbook.
+    """
+
+    code: str
+    sentence: str
+    evidence: str = ""
+    agent: str = ""
+    unit: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What only the controller knows.
+
+    ``now``: its clock, in seconds since the epoch, 0 if it did not say; ``app``: what the app knows of the gateway ({} for
+    nothing), None if that is not known; ``rows``: the app's rows of its coaches, None if they are not known; ``url``: where the
+    app should reach the gateway, "" for the tunnel's address; ``coach_api_url``: where agents ask the app; ``dns_hosts``: more
+    names to look up; ``proxy_port``: 0 if there is no proxy; ``files``: {path: sha256} of files as roles would write them;
+    ``patience``: seconds that a gateway which is starting is waited for.
+    """
+
+    now: float = 0
+    app: Mapping[str, Any] | None = None
+    rows: Sequence[Mapping[str, Any]] | None = None
+    url: str = ""
+    coach_api_url: str = ""
+    dns_hosts: Sequence[str] = ()
+    proxy_port: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
+    patience: float = 60
+
+
+class Patient:
+    """A gateway on its machine, asked for everything once. ``root``: the machine's /, another one in tests."""
+
+    def __init__(self, name: str, config_root: str, given: Given, root: Path = Path("/")) -> None:
+        self.name = name
+        self.config_root = config_root
+        self.given = given
+        self.root = root
+
+    @cached_property
+    def gateway(self) -> Gateway | None:
+        """The gateway; None where it cannot be loaded, which its own check tells."""
+        try:
+            found = Gateway.load(self.name, self.config_root)
+            _ = found.owner
+        except (GatewayError, _durable.DurableError):
+            return None
+        return found
+
+    @property
+    def config_dir(self) -> Path:
+        """Where the fleet has what is this gateway's."""
+        return Path(self.config_root) / self.name
+
+    @cached_property
+    def state(self) -> UnitState:
+        """Its process as systemd sees it."""
+        assert self.gateway is not None
+        return self.gateway.unit_state()
+
+    @cached_property
+    def ready(self) -> bool:
+        """Whether it can be asked. One that is starting is waited for."""
+        gateway, pid = self.gateway, 0
+        deadline = time.monotonic() + self.given.patience
+        while gateway is not None:
+            state = gateway.unit_state()
+            if not state.running or (pid and state.pid != pid):
+                return False
+            pid = state.pid
+            if state.active == "active" and gateway.ready():
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return False
+
+    @cached_property
+    def token_taken(self) -> bool:
+        """Whether it is ready and takes the token of its file, so that it can be asked as the fleet does."""
+        assert self.gateway is not None
+        return self.ready and self.gateway.accepts(self.gateway.token())
+
+    @cached_property
+    def served(self) -> Served | None:
+        """What it makes of its files; None where it cannot be asked, which other checks tell."""
+        return self.gateway.served() if self.gateway and self.token_taken else None
+
+    @cached_property
+    def roster(self) -> Entries | None:
+        """Its agents by the file; None if that cannot be read, which its own check tells."""
+        try:
+            return Roster(self.gateway).entries() if self.gateway else None
+        except (RosterError, _durable.DurableError):
+            return None
+
+    @property
+    def homes(self) -> Path:
+        """The gateway's state directory."""
+        assert self.gateway is not None
+        return Path(self.gateway.state_dir)
+
+
+def run(command: Sequence[str], seconds: float = _COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
+    """What a program said. Raises SupervisorError where it cannot be run."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SupervisorError(f"{' '.join(command)} did not work: {error}") from error
+
+
+def unit(name: str, *properties: str) -> dict[str, str]:
+    """Properties of a unit, as systemd has them; empty text for what it does not know."""
+    wanted = ("LoadState", "ActiveState", "SubState", "UnitFileState", "Result", *properties)
+    done = run(["systemctl", "show", f"--property={','.join(wanted)}", name])
+    if done.returncode != 0:
+        raise SupervisorError(f"systemctl show {name} failed: {done.stderr.strip()}")
+    values = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    return {key: values.get(key, "") for key in wanted}
+
+
+def stopped(name: str, code: str, what: str) -> Iterable[Finding]:
+    """The finding about a unit that is there and does not run, or does not come up with the machine."""
+    found = unit(name)
+    if found["LoadState"] in ("not-found", "masked", ""):
+        return
+    if found["ActiveState"] not in ("active", "activating", "reloading"):
+        told = f"{found['ActiveState']}/{found['SubState']}, result {found['Result']}"
+        yield Finding(code, f"{what} does not run.", f"{name} is {told}", unit=name)
+    elif found["UnitFileState"] == "disabled":
+        yield Finding(
+            "unit-disabled", f"{what} does not come up with the machine.", f"{name} is disabled", unit=name
+        )
+
+
+Check = Callable[[Patient], Iterable[Finding]]
+
+
+def examine(patient: Patient, checks: Mapping[str, Check]) -> list[Finding]:
+    """What all checks find, each by itself; ``checks`` by words that follow "look at"."""
+    found: list[Finding] = []
+    for what, check in checks.items():
+        try:
+            found += check(patient)
+        except Exception as error:  # whatever it is, the others go on
+            kind = (
+                ""
+                if isinstance(error, (GatewayError, SupervisorError, _durable.DurableError))
+                else f"{type(error).__name__}: "
+            )
+            found.append(Finding("check-failed", f"The doctor could not look at {what}.", f"{kind}{error}"))
+    return causes(found)
+
+
+def causes(found: Iterable[Finding]) -> list[Finding]:
+    """Without those that are seen because of another one, and without repetitions."""
+    found = list(dict.fromkeys(found))
+    explained = {code for finding in found for code in CODES[finding.code].explains}
+    return [finding for finding in found if finding.code not in explained]
+
+
+def told(finding: Finding, gateway: str) -> dict[str, Any]:
+    """A finding for programs, with what its code says."""
+    code = CODES[finding.code]
+    unit_name = finding.unit or f"openclaw-gateway@{gateway}.service"
+    return {
+        "code": finding.code,
+        "severity": code.severity,
+        "gateway": gateway,
+        "agent": finding.agent,
+        "unit": finding.unit,
+        "sentence": finding.sentence,
+        "evidence": " ".join(finding.evidence.split())[:_SHOWN],
+        "fix": finding.fix or code.fix.format(gateway=gateway, unit=unit_name),
+        "remedies": [] if finding.fix else list(code.remedies),
+    }
+
+
+def sorted_by_weight(findings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The worst first."""
+    return sorted(
+        ({**finding} for finding in findings),
+        key=lambda one: (
+            SEVERITIES.index(one["severity"]),
+            one["gateway"],
+            list(CODES).index(one["code"]),
+            one["agent"],
+        ),
+    )
+
+
+def counted(findings: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """How many there are of each severity."""
+    all_of_them = [finding["severity"] for finding in findings]
+    return {severity: all_of_them.count(severity) for severity in SEVERITIES}
+
+
+def failing(findings: Iterable[Mapping[str, Any]], fail_on: str) -> list[str]:
+    """The codes that are as bad as ``fail_on`` or worse; none with "never"."""
+    bad = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on in SEVERITIES else ()
+    return sorted({finding["code"] for finding in findings if finding["severity"] in bad})
+
+
+def table(findings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For people: a line for each finding, and below it what it was told by and what to do."""
+    rows = [(one["severity"], one["code"], one["gateway"], one["agent"] or one["unit"]) for one in findings]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)] if rows else []
+    lines = []
+    for row, one in zip(rows, findings, strict=True):
+        first = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        about = f"{row[3]}: " if row[3] and row[3] not in one["sentence"] else ""
+        lines.append(f"{first}  {about}{one['sentence']}")
+        lines += [f"    seen: {one['evidence']}"] if one["evidence"] else []
+        safe = " (--tags fix does this)" if one["remedies"] else ""
+        lines.append(f"    fix{safe}: {one['fix']}")
+    return lines

@@ -1,0 +1,214 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The doctor's look at a machine: its disks, its clock, its names, and the units that are no gateway's.
+
+PRIVATE to claw.fleet: may change at any time.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient, run, stopped, unit
+
+_FULL_PERCENT = 90
+_CLOCK_SECONDS = 30
+_SLOW_SECONDS = 2.0
+_PATIENCE_SECONDS = 15
+_ANSWER_SECONDS = 2.0
+_PLACES = (
+    "/", "/etc/claw", "/opt/claw", "/var/lib/claw", "/var/lib/docker", "/var/lib/claw-podman", "/var/log",
+    "/tmp", "/run",  # noqa: S108 - to look how full it is
+)  # fmt: skip
+_A, _AAAA = 1, 28
+_RECONCILER = "claw-reconciler.service"
+# Told by codes of their own.
+_KNOWN_UNITS = (
+    "claw-reconciler",
+    "claw-proxy",
+    "claw-egress",
+    "claw-tunnel",
+    "claw-sandbox-workspaces",
+    "claw-podman",
+)
+
+
+def disks(patient: Patient) -> Iterator[Finding]:
+    """Space and inodes of every file system that the fleet writes to."""
+    places = [str(patient.root / place.lstrip("/")) for place in _PLACES]
+    if patient.gateway:
+        places += [patient.gateway.config_dir, patient.gateway.state_dir]
+        places += [f"{patient.gateway.state_dir}/{name}" for name in ("workspaces", "agents", "credentials")]
+    seen: set[int] = set()
+    for place in places:
+        with suppress(FileNotFoundError):
+            device = Path(place).stat().st_dev
+            if device in seen:
+                continue
+            seen.add(device)
+            yield from _fullness(place, os.statvfs(place))
+
+
+def _fullness(place: str, found: os.statvfs_result) -> Iterator[Finding]:
+    used = found.f_blocks - found.f_bfree
+    share = _percent(used, used + found.f_bavail)
+    if share >= _FULL_PERCENT:
+        free = found.f_bavail * found.f_frsize // 2**20
+        yield Finding(
+            "disk-full", f"The disk under {place} is nearly full.", f"{share} % used, {free} MB free"
+        )
+    used = found.f_files - found.f_ffree
+    share = _percent(used, used + found.f_favail)
+    if share >= _FULL_PERCENT:
+        told = f"{share} % used, {found.f_favail} free"
+        yield Finding("inodes-full", f"The file system under {place} has hardly any inodes left.", told)
+
+
+def _percent(part: int, whole: int) -> int:
+    # Some file systems do not count inodes.
+    return -(-100 * part // whole) if whole > 0 else 0
+
+
+def clock(patient: Patient) -> Iterator[Finding]:
+    """The machine's clock beside the controller's."""
+    if not patient.given.now:
+        return
+    ahead = time.time() - patient.given.now
+    if abs(ahead) > _CLOCK_SECONDS:
+        way = "ahead of" if ahead > 0 else "behind"
+        yield Finding(
+            "clock-wrong", "The machine's clock is wrong.", f"{abs(ahead):.0f} s {way} the controller's"
+        )
+
+
+def names(patient: Patient) -> Iterator[Finding]:
+    """The hosts that the gateway and its agents ask, looked up on the machine."""
+    hosts = sorted(
+        {*patient.given.dns_hosts, *(parts.hostname for parts in _urls(patient) if parts.hostname)}
+    )
+    for host in hosts:
+        if _is_address(host) or host == "localhost":
+            continue
+        began = time.monotonic()
+        pool = ThreadPoolExecutor(1)
+        asked = pool.submit(socket.getaddrinfo, host, None)
+        pool.shutdown(wait=False)
+        try:
+            asked.result(_PATIENCE_SECONDS)
+        except (OSError, Late) as error:
+            why = str(error) or f"no answer within {_PATIENCE_SECONDS} s"
+            yield Finding("dns-fails", f"The name {host} is not found.", why)
+            continue
+        seconds = time.monotonic() - began
+        if seconds > _SLOW_SECONDS:
+            yield Finding("dns-slow", f"To look up {host} takes long.", f"{seconds:.1f} s")
+        for server in _servers(patient):
+            if _answers(server, host, _A) and not _answers(server, host, _AAAA):
+                told = f"{server} answers a question for A of {host}, and none for AAAA with EDNS0"
+                yield Finding(
+                    "dns-drops-ipv6", f"The DNS server {server} drops questions for IPv6 addresses.", told
+                )
+
+
+def _urls(patient: Patient) -> list[Any]:
+    """What the gateway and its agents ask, by their own files."""
+    found = [patient.given.coach_api_url]
+    if patient.gateway:
+        with suppress(OSError, ValueError, AttributeError):
+            config = json.loads(Path(patient.gateway.config).read_text())
+            found += [
+                str(provider.get("baseUrl") or "") for provider in config["models"]["providers"].values()
+            ]
+    return [urlsplit(url) for url in found if url]
+
+
+def _is_address(host: str) -> bool:
+    with suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    return False
+
+
+def _servers(patient: Patient) -> list[str]:
+    with suppress(FileNotFoundError):
+        lines = (patient.root / "etc/resolv.conf").read_text().splitlines()
+        return [words[1] for words in map(str.split, lines) if len(words) > 1 and words[0] == "nameserver"]
+    return []
+
+
+def _answers(server: str, host: str, kind: int, port: int = 53) -> bool:
+    """Whether a DNS server says anything to a question; for IPv6 addresses with EDNS0, as programs in Go ask."""
+    edns = kind == _AAAA
+    head = (
+        secrets.token_bytes(2) + b"\x01\x00\x00\x01\x00\x00\x00\x00" + (b"\x00\x01" if edns else b"\x00\x00")
+    )
+    labels = b"".join(bytes([len(label)]) + label for label in host.encode("idna").split(b"."))
+    question = head + labels + b"\x00" + bytes([0, kind, 0, 1])
+    question += b"\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00" if edns else b""
+    family = socket.AF_INET6 if ":" in server else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as asked:
+        asked.settimeout(_ANSWER_SECONDS)
+        # Once more, as a packet may be lost.
+        for _attempt in range(2):
+            with suppress(OSError):
+                asked.sendto(question, (server, port))
+                if asked.recv(4096)[:2] == head[:2]:
+                    return True
+    return False
+
+
+def localhost(patient: Patient) -> Iterator[Finding]:
+    """Whether who is told to ask localhost comes to 127.0.0.1."""
+    addresses = [str(found[4][0]) for found in socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)]
+    sentence = "localhost leads to ::1 on the machine."
+    if "127.0.0.1" not in addresses:
+        yield Finding("localhost-is-ipv6", sentence, f"its addresses are {', '.join(addresses)}")
+        return
+    for parts in _urls(patient):
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+        if parts.hostname != "localhost" or addresses[0] != "::1":
+            continue
+        if _listens("127.0.0.1", port) and not _listens("::1", port):
+            told = f"{parts.scheme}://localhost:{port} is asked, and only 127.0.0.1 answers there"
+            yield Finding("localhost-is-ipv6", sentence, told)
+
+
+def _listens(address: str, port: int) -> bool:
+    with suppress(OSError), socket.create_connection((address, port), timeout=2):
+        return True
+    return False
+
+
+def reconciler(patient: Patient) -> Iterator[Finding]:
+    """The reconciler's timer, the path by which a run is asked for, and its last pass, if the machine has it."""
+    for name in ("claw-reconciler.timer", "claw-reconciler.path"):
+        yield from stopped(name, "timer-failed", f"The reconciler's {name.rpartition('.')[2]} unit")
+    found = unit(_RECONCILER)
+    if found["LoadState"] == "loaded" and found["ActiveState"] == "failed":
+        words = run(
+            ["journalctl", f"--unit={_RECONCILER}", "--lines=3", "--output=cat", "--no-pager", "--quiet"]
+        )
+        told = f"result {found['Result']}: {words.stdout}"
+        yield Finding("reconciler-failed", "The reconciler's last pass failed.", told, unit=_RECONCILER)
+
+
+def failed_units(patient: Patient) -> Iterator[Finding]:
+    """Units of the fleet that have failed and that no other check is about."""
+    done = run(["systemctl", "list-units", "--failed", "--plain", "--no-legend", "--full", "claw-*"])
+    for line in done.stdout.splitlines():
+        name = line.split()[0]
+        if not name.startswith(_KNOWN_UNITS):
+            yield Finding("unit-failed", f"The unit {name} has failed.", line, unit=name)

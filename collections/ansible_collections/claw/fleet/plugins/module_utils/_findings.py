@@ -1,0 +1,400 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every fault that the doctor knows by name: the one source of its table, and of the pages about them.
+
+PRIVATE to claw.fleet: may change at any time.
+
+A code is stable: programs and people search for it. ``{gateway}`` and ``{unit}`` in a fix are filled in.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+SEVERITIES = (ERROR, WARNING, NOTE)
+SITE = "`ansible-playbook -i inventory/ claw.fleet.site --limit {gateway}`"
+PROVISION = "`ansible-playbook -i inventory/ claw.fleet.provision_coach --limit {gateway}`"
+REBUILD = "`ansible-playbook -i inventory/ claw.fleet.rebuild_sandbox --limit {gateway}`"
+
+
+class Code(NamedTuple):
+    """What is known of a fault.
+
+    ``means``: what it is and what comes of it; ``seen``: how the doctor sees it; ``fix``: what to do; ``remedies``: what the
+    playbook does about it with ``--tags fix``, empty where that is not safe; ``explains``: other codes that are seen because
+    of this one, and are left out beside it.
+    """
+
+    severity: str
+    title: str
+    means: str
+    seen: str
+    fix: str
+    remedies: tuple[str, ...] = ()
+    explains: tuple[str, ...] = ()
+
+
+START, ENABLE, RESTART = "start", "enable", "restart"
+GATEWAY, PROXY, COACHES, REGISTER, SANDBOX = "gateway", "proxy", "coaches", "register", "sandbox"
+_START = "`systemctl reset-failed {unit}; systemctl start {unit}`, and look at `journalctl -u {unit}` for why it ended."
+# What is seen of a gateway because its process is not there, or another one is in its place.
+_AWAY = ("gateway-down", "gateway-crash-loop", "gateway-not-ready", "proxy-leads-nowhere")
+
+CODES: dict[str, Code] = {
+    # The machine
+    "machine-unreachable": Code(
+        ERROR, "The machine cannot be reached",
+        "Ansible does not reach the machine, so nothing is known of what is on it. Coaches may be served all the same.",
+        "SSH, or becoming root, fails.",
+        "Try `ssh` to it as Ansible does; look at its power, its network and its keys. The evidence has SSH's own words."),
+    "check-failed": Code(
+        WARNING, "Something could not be looked at",
+        "One of the doctor's looks did not come to an end, so what it would have found is not known. The others did.",
+        "It was refused, or something is as no part of the fleet leaves it.",
+        "Read the evidence. Run the playbook as a user who may become root; if that is so already, this is worth a bug report."),
+    "disk-full": Code(
+        ERROR, "A disk is nearly full",
+        "At 100 % nothing can be written: agents lose what they are told, and a start may fail.",
+        "More than 90 % of a file system that the fleet writes to are used, counted as `df` does.",
+        "Find what is large (`du -xh --max-depth=3 PLACE | sort -h | tail`). What lies below `/var/lib/claw/*/removed` may be "
+        "deleted, former images of sandboxes too (`docker image ls claw-sandbox`). Sessions are the coaches' history."),
+    "inodes-full": Code(
+        ERROR, "A file system has hardly any inodes left",
+        "Without inodes no file can be made, although there is space.",
+        "More than 90 % of the inodes of a file system that the fleet writes to are used, counted as `df -i` does.",
+        "Find where the files are (`du --inodes -x --max-depth=3 PLACE | sort -n | tail`) and take away what is nobody's."),
+    "clock-wrong": Code(
+        ERROR, "The machine's clock is wrong",
+        "Certificates seem to be expired or not yet good, tokens of limited time are refused, and logs cannot be compared.",
+        "It is more than 30 seconds from the controller's, beside what asking takes.",
+        "`timedatectl` says whether the machine follows a time server; `apt-get install systemd-timesyncd` where it has none. "
+        "If all machines have this, it is the controller's clock."),
+    "dns-fails": Code(
+        ERROR, "A host's name is not found",
+        "Agents, or the gateway, do not reach the app or the provider of models.",
+        "The machine looks up the hosts of the gateway's providers, of the coach API and of `doctor_dns_hosts`; one has no address.",
+        "`getent ahosts HOST` and `resolvectl query HOST` on the machine; correct `/etc/resolv.conf`, or the name.",
+        explains=("dns-slow", "dns-drops-ipv6")),
+    "dns-slow": Code(
+        WARNING, "Looking up a name takes long",
+        "Each connection waits for it first: with a server that drops some questions it is 5 to 10 seconds a call.",
+        "To look up a host takes more than 2 seconds on the machine.",
+        "Ask each server of `/etc/resolv.conf` by itself (`dig @SERVER HOST AAAA`); take out what does not answer."),
+    "dns-drops-ipv6": Code(
+        WARNING, "A DNS server drops questions for IPv6 addresses",
+        "Programs that ask for both kinds of addresses, those in Go for example, wait for 5 to 10 seconds each time.",
+        "A server of `/etc/resolv.conf` answers a question for A and, within 2 seconds, none for AAAA with EDNS0.",
+        "Use another server in `/etc/resolv.conf`; a router that does this needs other firmware.",
+        explains=("dns-slow",)),
+    "localhost-is-ipv6": Code(
+        WARNING, "localhost leads to ::1, where nobody listens",
+        "Whoever is told to ask `localhost` asks ::1, and what listens on 127.0.0.1 alone seems to be away.",
+        "`localhost` has no address 127.0.0.1 on the machine; or something in the gateway's config or credentials is asked at "
+        "`localhost`, ::1 comes first, and only 127.0.0.1 answers there.",
+        "Have `127.0.0.1 localhost` in `/etc/hosts`, and write 127.0.0.1 instead of localhost into URLs."),
+    "unit-failed": Code(
+        WARNING, "A unit of the fleet has failed",
+        "Something that belongs to the fleet ended badly and is not started again.",
+        "systemd lists a unit `claw-*` as failed that no other code is about.",
+        _START, (START,)),
+    "timer-failed": Code(
+        ERROR, "The reconciler's timer does not run",
+        "Nobody provisions by itself: what people click in the app stays undone until a play is run.",
+        "`claw-reconciler.timer`, or the path unit beside it, is there and is not active.",
+        "`systemctl reset-failed {unit}; systemctl start {unit}`. Somebody may have stopped it for a while on purpose.", (START,)),
+    "reconciler-failed": Code(
+        WARNING, "The reconciler's last pass failed",
+        "A coach is in error, a gateway does not run, or the app does not answer. It tries again by itself.",
+        "`claw-reconciler.service` is failed.",
+        "`journalctl -u claw-reconciler` says which; the doctor's other findings may be the reason."),
+    # The gateway
+    "gateway-missing": Code(
+        ERROR, "The gateway was never set up on this machine",
+        "The inventory has it, and the machine does not.",
+        "There is no `/etc/claw/{gateway}/gateway.json`, or it cannot be read.",
+        f"{SITE}; if the gateway has moved, correct `ansible_host`."),
+    "openclaw-missing": Code(
+        ERROR, "OpenClaw's files are not where the gateway has them",
+        "The process that runs goes on; the next one does not start.",
+        "Node or OpenClaw's entry, as the gateway's descriptor names them, are not there.",
+        f"{SITE} brings the tree of the lock file back.", (GATEWAY,), ("gateway-down", "gateway-crash-loop", "proxy-leads-nowhere")),
+    "gateway-down": Code(
+        ERROR, "The gateway does not run",
+        "Its coaches are not answered.",
+        "Its unit is inactive or failed, and not by exit 78.",
+        _START, (START,), ("proxy-leads-nowhere",)),
+    "gateway-refused-config": Code(
+        ERROR, "The gateway is down: it refuses its config",
+        "OpenClaw ended with 78 and systemd leaves it at that. Starting it again does not help.",
+        "The unit is failed with exit 78, and OpenClaw's own validation, on a copy, has something against the files.",
+        "The evidence has OpenClaw's words. Take out of `/var/lib/claw/{gateway}/openclaw.json` what is named, or move the file "
+        "away, and run " + SITE + ". If it is about the roster: `cp -p /etc/claw/{gateway}/agents.json.previous "
+        "/etc/claw/{gateway}/agents.json`, then start {unit}.",
+        explains=(*_AWAY, "config-drifted", "endpoint-off")),
+    "gateway-start-timed-out": Code(
+        ERROR, "The gateway is down by 78, and its config is good",
+        "On a machine that was very busy OpenClaw did not start in its own time, or its files were written while it started.",
+        "The unit is failed with exit 78, and OpenClaw's own validation has nothing against the files.",
+        "`systemctl reset-failed {unit}; systemctl start {unit}`.", (START,), _AWAY),
+    "gateway-crash-loop": Code(
+        ERROR, "The gateway ends again and again",
+        "Its coaches are answered now and then, or not at all.",
+        "systemd is about to start it again, or has done so three times and more, the last time within ten minutes.",
+        "`journalctl -u {unit}` and `/var/lib/claw/{gateway}/logs/gateway.log` say why it ends.",
+        explains=("gateway-down", "gateway-not-ready", "proxy-leads-nowhere")),
+    "gateway-not-ready": Code(
+        ERROR, "The gateway runs and does not get ready",
+        "It is not answered, or only after a long time.",
+        "The process is there, and /readyz does not say 200 for a minute.",
+        "It may be starting with many agents, or be very busy: wait, and look again. Then `systemctl restart {unit}`.",
+        explains=("proxy-leads-nowhere",)),
+    "gateway-stuck": Code(
+        ERROR, "The gateway's own lock is left taken",
+        "OpenClaw says \"another OpenClaw process owns state-lifecycle\" without another; turns fail, /readyz says that all is well.",
+        "The journal of the process that runs has these words.",
+        "`systemctl restart {unit}` at a quiet time: turns that are under way end with it."),
+    "gateway-out-of-memory": Code(
+        WARNING, "The kernel has ended processes of the gateway for want of memory",
+        "What ran in them was lost; it will come again with the same load.",
+        "The control group of its unit counts them, since the gateway was started last.",
+        "Raise `gateway_memory_max`, or give the gateway fewer coaches, and run " + SITE + "."),
+    "port-taken": Code(
+        ERROR, "Somebody else has the port",
+        "The gateway, or the proxy, cannot listen there, so it cannot start.",
+        "A process of another user listens on it, or another gateway of the machine is set up with it.",
+        "`ss -ltnp` says which program. End it, or give another `gateway_port` (`proxy_port`) and run " + SITE + ".",
+        explains=(*_AWAY, "proxy-down")),
+    "wrong-config-path": Code(
+        ERROR, "The gateway runs with another config than the fleet's",
+        "Nothing the fleet writes takes effect: the endpoints, the token and the agents are those of another file, or defaults.",
+        "The environment of the running process names another config, state directory or include root than the descriptor.",
+        f"{SITE} puts the unit right; then `systemctl restart {{unit}}`. An extra file in the unit's directory has to be removed.",
+        (GATEWAY, RESTART),
+        ("unit-drifted", "unit-overridden", "agent-not-served", "token-not-taken", "endpoint-off", "files-refused", "guard-missing")),
+    "endpoint-off": Code(
+        ERROR, "An endpoint that the app asks is switched off",
+        "The app's questions are answered 404 or 405.",
+        "`/v1/responses` or `/v1/chat/completions` answers the gateway's token 403, 404 or 405.",
+        f"{SITE} puts the config right.", (GATEWAY,), ("config-drifted",)),
+    "endpoint-open": Code(
+        ERROR, "The gateway answers without a token",
+        "Whoever reaches its port speaks with every agent.",
+        "An endpoint does not answer 401 to a request without a token.",
+        f"{SITE} puts the config right.", (GATEWAY,), ("config-drifted",)),
+    "config-drifted": Code(
+        ERROR, "The gateway's config is not as the fleet left it",
+        "Somebody, or the gateway itself, changed what the fleet had set. What others added is not counted.",
+        "A merge of what was applied last into the file would change it.",
+        f"{SITE} --check --diff shows it; without --check it is put right. The gateway restarts.", (GATEWAY,), ("files-refused",)),
+    "config-broken": Code(
+        ERROR, "The gateway's config is no JSON",
+        "The process that runs goes on with what it has read; the next one ends with 78.",
+        "`openclaw.json` cannot be read as an object.",
+        "Mend it; or move it away and run " + SITE + ", which makes it anew. `openclaw.json.last-good` beside it is what worked.",
+        explains=(*_AWAY, "gateway-refused-config", "files-refused", "config-drifted")),
+    "files-refused": Code(
+        ERROR, "The gateway would not start again",
+        "It runs with what it has read before, and finds the files of now not valid. Its next start ends with 78.",
+        "The running gateway says so of its config and roster.",
+        "The evidence has its words: mend the file that is named. The roster before the last change is "
+        "`/etc/claw/{gateway}/agents.json.previous`."),
+    "unit-drifted": Code(
+        ERROR, "The gateway's unit is not what it was started with",
+        "Limits, paths or hardening are others than the fleet's, or will be after the next start.",
+        "The unit's files have another hash than the ones the fleet started the process with, or systemd has not read them.",
+        f"{SITE} puts them right; then `systemctl restart {{unit}}`.", (GATEWAY, RESTART)),
+    "unit-overridden": Code(
+        WARNING, "Somebody added to the gateway's unit",
+        "What stands there counts more than what the fleet wrote.",
+        "systemd reads files for the unit that are not the fleet's.",
+        "`systemctl cat {unit}` shows them. Remove them, or have them as variables of the role gateway; then restart the unit."),
+    "unit-disabled": Code(
+        WARNING, "A unit does not come up with the machine",
+        "After the next start of the machine it is away.",
+        "A unit of the fleet that runs is not enabled.",
+        "`systemctl enable {unit}`.", (ENABLE,)),
+    "token-not-taken": Code(
+        ERROR, "The gateway does not take the token that is in its file",
+        "The fleet cannot ask it anything. The app can for as long as it has the one before.",
+        "It answers 401 to the token of its file, and to the former one.",
+        "The file was changed by hand, past `claw.fleet.rotate_gateway_token`. `systemctl restart {unit}` at a quiet time has it read "
+        "the file; then " + PROVISION + " tells the app.",
+        explains=("token-mismatch", "agent-not-served", "endpoint-off", "endpoint-open", "guard-missing", "files-refused")),
+    "token-mismatch": Code(
+        ERROR, "The app has another token than the gateway",
+        "The app's questions are answered 401.",
+        "The hash of the token's file is neither that of the app's token nor of the one it is about to have.",
+        f"{PROVISION} tells the app the token of its one home.", (REGISTER,)),
+    "gateway-unknown": Code(
+        ERROR, "The app does not know the gateway",
+        "No coach can be claimed for it, and nobody on it is asked.",
+        "The app answers 404 where its gateways are.",
+        f"{PROVISION} registers it.", (REGISTER,)),
+    "url-stale": Code(
+        ERROR, "The app has another address of the gateway",
+        "Its questions go where nobody is, or to somebody else.",
+        "The app's URL is not `coaches_gateway_url`; with a tunnel, not the name that cloudflared has now.",
+        f"{PROVISION} tells the app. With a tunnel: `systemctl status claw-tunnel-watch` says why that did not.", (REGISTER,)),
+    "app-unreachable": Code(
+        ERROR, "The app does not answer the fleet",
+        "What is wanted is not known, and nothing can be written back. What depends on it was not looked at.",
+        "The app's internal API does not answer the controller, or not as it should.",
+        "The evidence says what came back. Look whether the app runs, and at `coaches_api_url`."),
+    "service-token-refused": Code(
+        ERROR, "The app refuses the fleet's service token",
+        "Nothing can be read or written there.",
+        "The app's internal API answers 401 or 403.",
+        "Put a token that is good into `coaches_api_token`; *Service tokens* in the admin lists them."),
+    "secret-missing": Code(
+        ERROR, "A file of the gateway's secrets is missing",
+        "The process that runs has read it; the next one ends with 1, \"required secrets are unavailable\".",
+        "A file that its config refers to is not there, or is empty.",
+        f"{SITE} writes it from the variables; a token that is lost becomes another one, so then run " + PROVISION + ".",
+        (GATEWAY, REGISTER), (*_AWAY, "token-not-taken", "token-mismatch")),
+    "wrong-owner": Code(
+        ERROR, "Something is somebody else's, or too open",
+        "The gateway cannot write what is its own, or others can read it.",
+        "Owner or mode of a directory or file are not those that the fleet gives it.",
+        f"{SITE} puts the gateway's own places right, {PROVISION} its agents'.", (GATEWAY, COACHES),
+        ("gateway-down", "gateway-crash-loop", "proxy-leads-nowhere")),
+    "guard-missing": Code(
+        ERROR, "The gateway runs without its guard",
+        "Nothing but the sandbox itself keeps its agents' tools in bounds, so nobody new is given any.",
+        "Its agents have sandboxes, and the plugin claw-fleet-guard is not among those that it has loaded.",
+        f"{SITE}; `journalctl -u {{unit}}` says why it was not loaded.", (GATEWAY, RESTART)),
+    # Its agents
+    "roster-broken": Code(
+        ERROR, "The roster is gone or cut off",
+        "The gateway goes on with the agents it has read. Nothing is provisioned, and its next start ends with 78.",
+        "`agents.json` is not there although there was one, or holds no roster.",
+        "`cp -p /etc/claw/{gateway}/agents.json.previous /etc/claw/{gateway}/agents.json; systemctl restart {unit}`, then " + PROVISION + ".",
+        explains=(*_AWAY, "gateway-refused-config", "gateway-start-timed-out", "files-refused", "coach-without-agent",
+                  "workspace-without-agent", "agent-not-served")),
+    "manifest-broken": Code(
+        ERROR, "What the fleet remembers of its agents is cut off",
+        "Nothing is provisioned on this gateway.",
+        "`manifest.json` holds no object.",
+        "Restore `/etc/claw/{gateway}/manifest.json` from a backup; or remove it: then files that differ from their templates count as "
+        "changed by somebody."),
+    "agent-without-workspace": Code(
+        ERROR, "An agent has no directory",
+        "She forgets what she knew, or does not answer.",
+        "The roster names a workspace or an agent's directory that is not there.",
+        f"Restore it from a backup if there is one; {PROVISION} makes it anew from the templates.", (COACHES,)),
+    "workspace-without-agent": Code(
+        WARNING, "A directory is nobody's",
+        "Somebody's memory or key lies there without use; an agent of that id would find it.",
+        "Below workspaces, agents or credentials is a directory of an id that neither the roster nor the app's list has.",
+        "Look whose it was. `mkdir -p /var/lib/claw/{gateway}/removed` and move it there; what lies there may be deleted."),
+    "agent-not-served": Code(
+        ERROR, "The gateway does not serve what is in its roster",
+        "A coach is answered 400, or by an agent of yesterday.",
+        "What the running gateway says that it serves differs from the file.",
+        f"{PROVISION} makes the gateway look again, and proves it.", (COACHES,)),
+    "agent-unlisted": Code(
+        WARNING, "An agent's coach is not in the app's list",
+        "She goes on being served, although nobody knows for whom. The fleet never removes anybody for being absent.",
+        "The roster has an agent for whom the app lists no coach on this gateway.",
+        "If she is to go, set her removed in the app, or run with `coaches_purge`; otherwise mend the list."),
+    "coach-without-agent": Code(
+        ERROR, "A coach is active in the app, and has no agent",
+        "Her questions are answered 400.",
+        "The app has her as active on this gateway, and the roster does not have her.",
+        f"{PROVISION} gives her the agent again.", (COACHES,)),
+    "coach-in-error": Code(
+        ERROR, "The fleet could not do what is wanted of a coach",
+        "She has no agent, or not the one that is wanted. Each run tries again.",
+        "Her status in the app is error; the evidence has the reason that stands there.",
+        "`row:` correct her data in the app. `claim:` another gateway holds her, or this one is full. `key:`, `agent:`, "
+        "`activation:` name what failed on the machine. Then " + PROVISION + "."),
+    "coach-waiting": Code(
+        NOTE, "Something is wanted of a coach that has not been done yet",
+        "Somebody has clicked, and no run has come by since.",
+        "Her row in the app is due.",
+        f"{PROVISION}; with the reconciler it happens within two minutes.", (COACHES,)),
+    "key-missing": Code(
+        ERROR, "A coach's key is not in its place",
+        "Her agent cannot ask the app anything.",
+        "The roster has her, and there is no credentials file.",
+        f"{PROVISION} makes another key and registers it.", (COACHES,)),
+    "key-mismatch": Code(
+        ERROR, "The app has the hash of another key",
+        "What her agent asks of the app is answered 401.",
+        "The hash of the key in her credentials file is not the one in her row.",
+        f"{PROVISION} registers the key that is in its one home. If somebody may have put it there, *Rotate key* in the app.", (COACHES,)),
+    "key-broken": Code(
+        ERROR, "A coach's credentials file does not hold her credentials",
+        "Her agent cannot ask the app anything.",
+        "The file cannot be read as hers.",
+        "Move it away and run " + PROVISION + ", which makes another key."),
+    "api-url-stale": Code(
+        ERROR, "An agent asks the app at another address",
+        "Her command line reaches nobody.",
+        "The URL in her credentials is not `coaches_coach_api_url`.",
+        f"{PROVISION} writes it anew.", (COACHES,)),
+    "file-conflict": Code(
+        WARNING, "Somebody changed a file that is the fleet's",
+        "It is left as it is, and no longer follows its template.",
+        "The hash of AGENTS.md, IDENTITY.md or USER.md is none that the fleet has written.",
+        "Move the change into a template, remove the file, and run " + PROVISION + "."),
+    # Sandboxes
+    "sandbox-without-engine": Code(
+        ERROR, "Agents have sandboxes, and no engine answers",
+        "A turn that needs a tool fails; without the engine's client the process itself ends (`spawn docker ENOENT`).",
+        "The engine's socket does not answer, the gateway's user may not reach it, or its client is not on the gateway's PATH.",
+        f"`systemctl status docker` (`claw-podman@{{gateway}}`); {SITE} installs what is missing.",
+        explains=("sandbox-image-missing", "sandbox-stale", "sandbox-watch-down")),
+    "sandbox-image-missing": Code(
+        ERROR, "The image of sandboxes is not there",
+        "A sandbox that has to be made anew cannot be.",
+        "The engine does not know the image that the gateway's descriptor names.",
+        f"{REBUILD} builds it, or brings it from where it was built.", (SANDBOX,), ("sandbox-stale",)),
+    "sandbox-stale": Code(
+        WARNING, "A sandbox is of a former image or former limits",
+        "Her command line does not know the app's API of now.",
+        "Its image, or the mark of what it was made of, is another than the gateway's descriptor has; or the roster names it.",
+        f"{REBUILD} replaces it while its agent is idle.", (SANDBOX,)),
+    "sandbox-watch-down": Code(
+        WARNING, "Nobody looks at full workspaces",
+        "A sandbox may fill the disk.",
+        "The unit claw-sandbox-workspaces is there and does not run.",
+        _START, (START,)),
+    "egress-down": Code(
+        ERROR, "The sandboxes' way out is closed",
+        "Agents do not reach the app.",
+        "A unit of claw-egress is there and does not run.",
+        _START, (START,)),
+    "egress-rules-missing": Code(
+        ERROR, "The kernel does not have the rules on what sandboxes may reach",
+        "Sandboxes may reach each other, the machine and private networks.",
+        "`/opt/claw/egress/rules check` says so.",
+        "`systemctl reload {unit}`; `journalctl -u claw-egress-watch` says who took them away.", (RESTART,)),
+    # The way in
+    "proxy-down": Code(
+        ERROR, "The proxy does not run",
+        "Nobody reaches the machine's gateways from outside.",
+        "claw-proxy is not active.",
+        _START, (START,), ("proxy-leads-nowhere",)),
+    "proxy-drifted": Code(
+        ERROR, "The proxy's files are not as the fleet writes them",
+        "The way in may be wider or narrower than it should be.",
+        "They differ from what the role proxy would write, or are newer than what the proxy has read.",
+        f"{SITE} puts them right.", (PROXY,), ("proxy-leads-nowhere",)),
+    "proxy-leads-nowhere": Code(
+        ERROR, "The proxy does not lead to the gateway",
+        "The app's questions are answered 404 or 502, although the gateway is ready.",
+        "The gateway's /healthz does not answer 200 through the proxy.",
+        f"{SITE}; `journalctl -u claw-proxy` says why.", (PROXY,)),
+    "tunnel-down": Code(
+        ERROR, "The tunnel, or its watcher, does not run",
+        "Nobody reaches the gateways from outside, or the app is not told where they are.",
+        "claw-tunnel or claw-tunnel-watch is there and does not run.",
+        _START, (START,), ("url-stale", "tunnel-unregistered")),
+    "tunnel-unregistered": Code(
+        ERROR, "The tunnel leads nowhere",
+        "Nobody reaches the gateways from outside.",
+        "cloudflared has no name or no connection to the edge, as it says itself.",
+        "`journalctl -u claw-tunnel` has cloudflared's words. Mostly it is the machine's own way out."),
+}  # fmt: skip

@@ -1,0 +1,205 @@
+#!/usr/bin/python
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fleet_doctor
+short_description: Find and name what is wrong with a gateway and its machine
+version_added: 0.1.0
+description:
+  - Looks at the machine, the gateway and its agents, and compares them with what the app says of them. Each fault that is known
+    has a code, which stays the same, and a page of its own in the project's C(docs/doctor/).
+  - It only looks. Where the gateway is down because OpenClaw refused its config, OpenClaw validates a copy of it, which is taken
+    away again.
+  - The app is asked by the controller alone, so the service token never reaches the machine. Secrets are compared by their SHA-256
+    and are in no finding.
+  - A check that cannot look is a finding itself, and so is a machine that cannot be reached. None stops the others.
+  - To be run as root on the gateway's machine.
+author: claw.fleet contributors (@claw-fleet)
+extends_documentation_fragment:
+  - claw.fleet.django
+  - claw.fleet.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: N/A
+    details:
+      - Nothing is changed.
+  idempotent:
+    support: full
+options:
+  api_url:
+    description:
+      - As for other modules. Without it the app is not asked, and what depends on it is not looked at.
+    required: false
+  api_token:
+    description:
+      - As for other modules.
+    required: false
+  gateway:
+    description: The name of the gateway. Empty for a machine without one, such as a control node.
+    type: str
+    default: ""
+  config_root:
+    description: The directory that holds a directory for each gateway of this machine.
+    type: path
+    default: /etc/claw
+  machine:
+    description: Whether to look at what is once on a machine, too.
+    type: bool
+    default: true
+  url:
+    description: Where the app should reach the gateway. Empty where a tunnel says so.
+    type: str
+    default: ""
+  coach_api_url:
+    description: Where agents ask the app. Empty if that is not to be compared.
+    type: str
+    default: ""
+  dns_hosts:
+    description: Names to look up on the machine, beside those that the gateway and its agents ask.
+    type: list
+    elements: str
+    default: []
+  proxy_port:
+    description: The port of the machine's proxy; V(0) where there is none.
+    type: int
+    default: 0
+  files:
+    description: The SHA-256 that files of the proxy should have, by their paths.
+    type: dict
+    default: {}
+  ready_timeout:
+    description: Seconds that a gateway which is starting is waited for.
+    type: int
+    default: 60
+  fail_on:
+    description: Of which severity a finding has to be for the module to fail. The result is the same.
+    type: str
+    choices: [error, warning, note, never]
+    default: error
+"""
+
+EXAMPLES = r"""
+- name: What is wrong with this gateway
+  claw.fleet.fleet_doctor:
+    api_url: https://app.example.com/api/companion/v1/
+    api_token: "{{ service_token }}"
+    gateway: gw-a
+    url: https://gateways.example.com/gw-a
+    fail_on: never
+  register: doctor_found
+"""
+
+RETURN = r"""
+findings:
+  description: What was found, the worst first; empty if nothing is wrong.
+  returned: always
+  type: list
+  elements: dict
+  sample: []
+  contains:
+    code:
+      description: The name of the fault, which stays the same.
+      type: str
+    severity:
+      description: V(error), V(warning) or V(note).
+      type: str
+    gateway:
+      description: The gateway that was looked at.
+      type: str
+    agent:
+      description: The agent it is about, if it is about one.
+      type: str
+    unit:
+      description: The unit it is about, if it is about one.
+      type: str
+    sentence:
+      description: What is wrong.
+      type: str
+    evidence:
+      description: What it was told by, without secrets.
+      type: str
+    fix:
+      description: What to do.
+      type: str
+    remedies:
+      description: What the playbook C(claw.fleet.fleet_doctor) does about it with C(--tags fix). Empty where that is not safe.
+      type: list
+      elements: str
+counts:
+  description: How many findings there are of each severity.
+  returned: always
+  type: dict
+  sample: {error: 0, warning: 0, note: 0}
+table:
+  description: The findings for people, in lines.
+  returned: always
+  type: list
+  elements: str
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.claw.fleet.plugins.module_utils import _doctor, _doctor_round
+from ansible_collections.claw.fleet.plugins.module_utils._coach_api import DJANGO_ARGUMENT_SPEC
+from ansible_collections.claw.fleet.plugins.module_utils._findings import SEVERITIES
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import DEFAULT_CONFIG_ROOT
+
+SPEC: dict[str, Any] = {
+    "gateway": {"type": "str", "default": ""},
+    "config_root": {"type": "path", "default": DEFAULT_CONFIG_ROOT},
+    "machine": {"type": "bool", "default": True},
+    "url": {"type": "str", "default": ""},
+    "coach_api_url": {"type": "str", "default": ""},
+    "dns_hosts": {"type": "list", "elements": "str", "default": []},
+    "proxy_port": {"type": "int", "default": 0},
+    "files": {"type": "dict", "default": {}},
+    "ready_timeout": {"type": "int", "default": 60},
+    "fail_on": {"type": "str", "choices": [*SEVERITIES, "never"], "default": "error"},
+}
+ARGUMENT_SPEC: dict[str, Any] = {
+    **DJANGO_ARGUMENT_SPEC,
+    "api_url": {**DJANGO_ARGUMENT_SPEC["api_url"], "required": False},
+    "api_token": {**DJANGO_ARGUMENT_SPEC["api_token"], "required": False},
+    **SPEC,
+}
+# What the controller puts in the place of the options for the app.
+_FROM_CONTROLLER: dict[str, Any] = {
+    "app": {"type": "dict"},
+    "rows": {"type": "list", "elements": "dict"},
+    "now": {"type": "float", "default": 0},
+}
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(argument_spec={**SPEC, **_FROM_CONTROLLER}, supports_check_mode=True)
+    params = module.params
+    given = _doctor.Given(
+        now=params["now"],
+        app=params["app"],
+        rows=params["rows"],
+        url=params["url"],
+        coach_api_url=params["coach_api_url"],
+        dns_hosts=params["dns_hosts"],
+        proxy_port=params["proxy_port"],
+        files=params["files"],
+        patience=params["ready_timeout"],
+    )
+    patient = _doctor.Patient(params["gateway"], params["config_root"], given)
+    found = _doctor_round.look(patient, machine=params["machine"])
+    module.exit_json(
+        changed=False,
+        findings=[_doctor.told(finding, params["gateway"]) for finding in found],
+        # What was given is large, and none of it is news.
+        invocation={"module_args": {"gateway": params["gateway"]}},
+    )
+
+
+if __name__ == "__main__":
+    main()
