@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
-from ansible_collections.claw.fleet.plugins.module_utils import _doctor
+from ansible_collections.claw.fleet.plugins.module_utils import _doctor, _doctor_agents, _doctor_machine
 from ansible_collections.claw.fleet.plugins.module_utils._coach import CoachListError, check_rows
 from ansible_collections.claw.fleet.plugins.module_utils._coach_api import ApiError, Client, OptionsError
 from ansible_collections.claw.fleet.plugins.modules.fleet_doctor import ARGUMENT_SPEC, SPEC
@@ -32,7 +32,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = self.validate_argument_spec(ARGUMENT_SPEC)[1]
-        gateway = args["gateway"]
+        # On a machine without a gateway it is the host's name that people know.
+        gateway = args["gateway"] or str((task_vars or {}).get("inventory_hostname") or "")
         given, found = _of_app(args)
         told = [_doctor.told(finding, gateway) for finding in found]
         told += self._on_machine({**{name: args[name] for name in SPEC}, **given}, gateway, task_vars)
@@ -48,10 +49,11 @@ class ActionModule(ActionBase):
         return result
 
     def _on_machine(self, options: dict[str, Any], gateway: str, task_vars: Any) -> list[dict[str, Any]]:
+        before = time.time()
         try:
             answer = self._execute_module(
                 module_name="claw.fleet.fleet_doctor",
-                module_args={**options, "now": time.time()},
+                module_args=options,
                 task_vars=task_vars,
             )
         except AnsibleConnectionFailure as error:
@@ -62,8 +64,10 @@ class ActionModule(ActionBase):
             words = f"{answer.get('msg') or ''} {answer.get('module_stderr') or ''} {answer.get('exception') or ''}"
             finding = _doctor.Finding(code, "The doctor could not look at the machine.", words)
             return [_doctor.told(finding, gateway)]
-        findings: list[dict[str, Any]] = answer["findings"]
-        return findings
+        clock = _doctor_machine.clock(answer["now"], before, time.time()) if options["machine"] else ()
+        return [_doctor.told(finding, gateway) for finding in clock] + [
+            {**finding, "gateway": gateway} for finding in answer["findings"]
+        ]
 
 
 def _of_app(args: dict[str, Any]) -> tuple[dict[str, Any], list[_doctor.Finding]]:
@@ -75,6 +79,8 @@ def _of_app(args: dict[str, Any]) -> tuple[dict[str, Any], list[_doctor.Finding]
         known = client.gateway(args["gateway"])
         pages = client.coaches({"gateway": args["gateway"]})
         rows = check_rows(pages.rows if pages else [])
+        nobodys = client.coaches({"gateway": "none"}) if args["unclaimed"] else None
+        unclaimed = check_rows(nobodys.rows if nobodys else [])
     except (ApiError, OptionsError, CoachListError) as error:
         refused = getattr(error, "status", 0) in _UNAUTHORIZED
         code = "service-token-refused" if refused else "app-unreachable"
@@ -82,6 +88,7 @@ def _of_app(args: dict[str, Any]) -> tuple[dict[str, Any], list[_doctor.Finding]
             "The app refuses the fleet's service token." if refused else "The app does not answer the fleet."
         )
         return {"app": None, "rows": None}, [_doctor.Finding(code, sentence, str(error))]
+    found = _doctor_agents.wishes(unclaimed)
     shown = {name: known.get(name) for name in ("url", "token_sha256", "next_token_sha256")} if known else {}
     # No names and nothing of what the coaches told: the machine has no use for it here.
-    return {"app": shown, "rows": [{name: row[name] for name in _FIELDS} for row in rows]}, []
+    return {"app": shown, "rows": [{name: row[name] for name in _FIELDS} for row in rows]}, list(found)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 from ansible_collections.claw.fleet.plugins.module_utils import _durable
 from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES, SEVERITIES
@@ -47,14 +48,13 @@ class Finding(NamedTuple):
 class Given:
     """What only the controller knows.
 
-    ``now``: its clock, in seconds since the epoch, 0 if it did not say; ``app``: what the app knows of the gateway ({} for
+    ``app``: what the app knows of the gateway ({} for
     nothing), None if that is not known; ``rows``: the app's rows of its coaches, None if they are not known; ``url``: where the
     app should reach the gateway, "" for the tunnel's address; ``coach_api_url``: where agents ask the app; ``dns_hosts``: more
     names to look up; ``proxy_port``: 0 if there is no proxy; ``files``: {path: sha256} of files as roles would write them;
     ``patience``: seconds that a gateway which is starting is waited for.
     """
 
-    now: float = 0
     app: Mapping[str, Any] | None = None
     rows: Sequence[Mapping[str, Any]] | None = None
     url: str = ""
@@ -115,8 +115,11 @@ class Patient:
     @cached_property
     def token_taken(self) -> bool:
         """Whether it is ready and takes the token of its file, so that it can be asked as the fleet does."""
-        assert self.gateway is not None
-        return self.ready and self.gateway.accepts(self.gateway.token())
+        try:
+            return self.gateway is not None and self.ready and self.gateway.accepts(self.gateway.token())
+        except GatewayError:
+            # A token that is gone is told by its own check.
+            return False
 
     @cached_property
     def served(self) -> Served | None:
@@ -178,7 +181,8 @@ def examine(patient: Patient, checks: Mapping[str, Check]) -> list[Finding]:
     found: list[Finding] = []
     for what, check in checks.items():
         try:
-            found += check(patient)
+            for finding in check(patient):
+                found.append(finding)
         except Exception as error:  # whatever it is, the others go on
             kind = (
                 ""
@@ -187,6 +191,12 @@ def examine(patient: Patient, checks: Mapping[str, Check]) -> list[Finding]:
             )
             found.append(Finding("check-failed", f"The doctor could not look at {what}.", f"{kind}{error}"))
     return causes(found)
+
+
+def plain(url: object) -> str:
+    """A URL as it may be shown: without what opens it."""
+    parts = urlsplit(str(url or ""))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="")) or "(none)"
 
 
 def causes(found: Iterable[Finding]) -> list[Finding]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.claw.fleet.plugins.module_utils import _coach, _durable, _keys
-from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient
+from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient, plain
 from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest, ManifestError
 from ansible_collections.claw.fleet.plugins.module_utils._roster import Roster, RosterError, matches
 from ansible_collections.claw.fleet.plugins.module_utils._workspace import DIR_MODE
@@ -152,29 +152,30 @@ def coaches(patient: Patient) -> Iterator[Finding]:
     rows, roster = patient.given.rows, patient.roster
     if patient.gateway is None or rows is None or roster is None:
         return
+    yield from wishes(rows)
     for row in rows:
-        agent_id = str(row["agent_id"])
-        if row["status"] == "error":
-            yield Finding(
-                "coach-in-error",
-                f"The fleet could not do what is wanted of {agent_id}.",
-                str(row["reason"]),
-                agent_id,
-            )
-        elif _coach.is_due(dict(row)):
-            told = f"she is wanted {row['wanted']} (generation {row['generation']}), and is {row['status']}"
-            yield Finding(
-                "coach-waiting",
-                f"Something is wanted of {agent_id} that has not been done yet.",
-                told,
-                agent_id,
-            )
-        elif row["wanted"] == "running" and agent_id not in roster:
+        agent_id, settled = str(row["agent_id"]), row["status"] == "active" and not _coach.is_due(dict(row))
+        if settled and agent_id not in roster:
             yield Finding(
                 "coach-without-agent", f"{agent_id} is active in the app, and has no agent.", "", agent_id
             )
     for agent_id in sorted(roster.keys() - {str(row["agent_id"]) for row in rows}):
         yield Finding("agent-unlisted", f"The coach of {agent_id} is not in the app's list.", "", agent_id)
+
+
+def wishes(rows: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
+    """What the fleet could not do, or has not done yet, by the rows themselves."""
+    for row in rows:
+        agent_id = str(row["agent_id"])
+        if row["status"] == "error" or row.get("error"):
+            why = str(row["reason"] or (row.get("error") or {}).get("reason"))
+            yield Finding(
+                "coach-in-error", f"The fleet could not do what is wanted of {agent_id}.", why, agent_id
+            )
+        elif _coach.is_due(dict(row)):
+            told = f"she is wanted {row['wanted']} (generation {row['generation']}), and is {row['status']}"
+            sentence = f"Something is wanted of {agent_id} that has not been done yet."
+            yield Finding("coach-waiting", sentence, told, agent_id)
 
 
 def keys(patient: Patient) -> Iterator[Finding]:
@@ -206,7 +207,7 @@ def keys(patient: Patient) -> Iterator[Finding]:
             )
         wanted = patient.given.coach_api_url
         if wanted and held.api_url != wanted:
-            told = f"her credentials have {held.api_url}, and it is {wanted}"
+            told = f"her credentials have {plain(held.api_url)}, and it is {plain(wanted)}"
             yield Finding(
                 "api-url-stale", f"The agent of {agent_id} asks the app at another address.", told, agent_id
             )

@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.claw.fleet.plugins.module_utils import _config, _durable, _processes
-from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient, run, unit
+from ansible_collections.claw.fleet.plugins.module_utils import _durable, _processes
+from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient, plain, run, unit
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError, other_gateway
 from ansible_collections.claw.fleet.plugins.module_utils._gateway_config import ConfigFile
 from ansible_collections.claw.fleet.plugins.module_utils._sandbox import GUARD, Sandbox
@@ -58,7 +58,7 @@ def process(patient: Patient) -> Iterator[Finding]:
         return
     state, name = patient.state, gateway.name
     told = gateway.describe_end(state)
-    if not state.running and state.exit_status == _REFUSED:
+    if state.active == "failed" and state.exit_status == _REFUSED:
         with _durable.lock(gateway.lock_path, _LOCK_SECONDS):
             issues = gateway.validate()
         if issues:
@@ -347,5 +347,5 @@ def app(patient: Patient) -> Iterator[Finding]:
     url = str(known.get("url") or "").rstrip("/")
     wanted = patient.given.url.rstrip("/")
     if wanted and url != wanted:
-        told = f"the app has {_config.shown(url) or '(none)'}, and it is {wanted}"
+        told = f"the app has {plain(url)}, and it is {plain(wanted)}"
         yield Finding("url-stale", f"The app has another address of gateway {gateway.name}.", told)

@@ -37,13 +37,9 @@ _A, _AAAA = 1, 28
 _RECONCILER = "claw-reconciler.service"
 # Told by codes of their own.
 _KNOWN_UNITS = (
-    "claw-reconciler",
-    "claw-proxy",
-    "claw-egress",
-    "claw-tunnel",
-    "claw-sandbox-workspaces",
-    "claw-podman",
-)
+    "claw-reconciler.", "claw-proxy.", "claw-egress.", "claw-egress-rules.", "claw-egress-watch.", "claw-tunnel.",
+    "claw-tunnel-watch.", "claw-sandbox-workspaces", "claw-podman@",
+)  # fmt: skip
 
 
 def disks(patient: Patient) -> Iterator[Finding]:
@@ -82,15 +78,13 @@ def _percent(part: int, whole: int) -> int:
     return -(-100 * part // whole) if whole > 0 else 0
 
 
-def clock(patient: Patient) -> Iterator[Finding]:
-    """The machine's clock beside the controller's."""
-    if not patient.given.now:
-        return
-    ahead = time.time() - patient.given.now
-    if abs(ahead) > _CLOCK_SECONDS:
-        way = "ahead of" if ahead > 0 else "behind"
+def clock(machine: float, before: float, after: float) -> Iterator[Finding]:
+    """The machine's clock beside the controller's, when it was asked and when it had answered."""
+    off = min(machine - before, 0) or max(machine - after, 0)
+    if abs(off) > _CLOCK_SECONDS:
+        way = "ahead of" if off > 0 else "behind"
         yield Finding(
-            "clock-wrong", "The machine's clock is wrong.", f"{abs(ahead):.0f} s {way} the controller's"
+            "clock-wrong", "The machine's clock is wrong.", f"{abs(off):.0f} s {way} the controller's"
         )
 
 
@@ -102,19 +96,7 @@ def names(patient: Patient) -> Iterator[Finding]:
     for host in hosts:
         if _is_address(host) or host == "localhost":
             continue
-        began = time.monotonic()
-        pool = ThreadPoolExecutor(1)
-        asked = pool.submit(socket.getaddrinfo, host, None)
-        pool.shutdown(wait=False)
-        try:
-            asked.result(_PATIENCE_SECONDS)
-        except (OSError, Late) as error:
-            why = str(error) or f"no answer within {_PATIENCE_SECONDS} s"
-            yield Finding("dns-fails", f"The name {host} is not found.", why)
-            continue
-        seconds = time.monotonic() - began
-        if seconds > _SLOW_SECONDS:
-            yield Finding("dns-slow", f"To look up {host} takes long.", f"{seconds:.1f} s")
+        yield from _looked_up(host)
         for server in _servers(patient):
             if _answers(server, host, _A) and not _answers(server, host, _AAAA):
                 told = f"{server} answers a question for A of {host}, and none for AAAA with EDNS0"
@@ -123,11 +105,30 @@ def names(patient: Patient) -> Iterator[Finding]:
                 )
 
 
+def _looked_up(host: str) -> Iterator[Finding]:
+    began = time.monotonic()
+    pool = ThreadPoolExecutor(1)
+    asked = pool.submit(socket.getaddrinfo, host, None)
+    pool.shutdown(wait=False)
+    try:
+        asked.result(_PATIENCE_SECONDS)
+    except (OSError, Late) as error:
+        yield Finding(
+            "dns-fails",
+            f"The name {host} is not found.",
+            str(error) or f"no answer within {_PATIENCE_SECONDS} s",
+        )
+        return
+    seconds = time.monotonic() - began
+    if seconds > _SLOW_SECONDS:
+        yield Finding("dns-slow", f"To look up {host} takes long.", f"{seconds:.1f} s")
+
+
 def _urls(patient: Patient) -> list[Any]:
     """What the gateway and its agents ask, by their own files."""
     found = [patient.given.coach_api_url]
     if patient.gateway:
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, KeyError, AttributeError):
             config = json.loads(Path(patient.gateway.config).read_text())
             found += [
                 str(provider.get("baseUrl") or "") for provider in config["models"]["providers"].values()

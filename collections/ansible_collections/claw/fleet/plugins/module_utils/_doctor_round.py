@@ -18,7 +18,6 @@ from ansible_collections.claw.fleet.plugins.module_utils._doctor import Check, F
 
 _MACHINE: dict[str, Check] = {
     "the disks": _doctor_machine.disks,
-    "the clock": _doctor_machine.clock,
     "what localhost is": _doctor_machine.localhost,
     "the reconciler": _doctor_machine.reconciler,
     "the units that have failed": _doctor_machine.failed_units,

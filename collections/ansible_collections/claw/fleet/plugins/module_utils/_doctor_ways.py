@@ -19,7 +19,14 @@ from pathlib import Path
 
 from ansible_collections.claw.fleet.plugins.module_utils import _processes
 from ansible_collections.claw.fleet.plugins.module_utils._containers import Containers, ContainersError
-from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient, run, stopped, unit
+from ansible_collections.claw.fleet.plugins.module_utils._doctor import (
+    Finding,
+    Patient,
+    plain,
+    run,
+    stopped,
+    unit,
+)
 from ansible_collections.claw.fleet.plugins.module_utils._sandbox import MARK, Sandbox
 from ansible_collections.claw.fleet.plugins.module_utils._tunnel import (
     CONFIG_DIR,
@@ -111,7 +118,7 @@ def tunnel_leads(patient: Patient) -> Iterator[Finding]:
         return
     known = patient.given.app
     if known and not patient.given.url and str(known.get("url") or "").rstrip("/") != url:
-        told = f"the app has {known.get('url') or '(none)'}, and the tunnel leads from {url}"
+        told = f"the app has {plain(known.get('url'))}, and the tunnel leads from {url}"
         yield Finding("url-stale", f"The app has another address of gateway {patient.name}.", told)
 
 

@@ -75,8 +75,7 @@ CODES: dict[str, Code] = {
         ERROR, "A host's name is not found",
         "Agents, or the gateway, do not reach the app or the provider of models.",
         "The machine looks up the hosts of the gateway's providers, of the coach API and of `doctor_dns_hosts`; one has no address.",
-        "`getent ahosts HOST` and `resolvectl query HOST` on the machine; correct `/etc/resolv.conf`, or the name.",
-        explains=("dns-slow", "dns-drops-ipv6")),
+        "`getent ahosts HOST` and `resolvectl query HOST` on the machine; correct `/etc/resolv.conf`, or the name."),
     "dns-slow": Code(
         WARNING, "Looking up a name takes long",
         "Each connection waits for it first: with a server that drops some questions it is 5 to 10 seconds a call.",
@@ -87,7 +86,7 @@ CODES: dict[str, Code] = {
         "Programs that ask for both kinds of addresses, those in Go for example, wait for 5 to 10 seconds each time.",
         "A server of `/etc/resolv.conf` answers a question for A and, within 2 seconds, none for AAAA with EDNS0.",
         "Use another server in `/etc/resolv.conf`; a router that does this needs other firmware.",
-        explains=("dns-slow",)),
+        explains=("dns-slow", "dns-fails")),
     "localhost-is-ipv6": Code(
         WARNING, "localhost leads to ::1, where nobody listens",
         "Whoever is told to ask `localhost` asks ::1, and what listens on 127.0.0.1 alone seems to be away.",

@@ -55,6 +55,10 @@ options:
     description: Where the app should reach the gateway. Empty where a tunnel says so.
     type: str
     default: ""
+  unclaimed:
+    description: Whether to look at coaches whom no gateway has claimed, too. Of several gateways one has to.
+    type: bool
+    default: false
   coach_api_url:
     description: Where agents ask the app. Empty if that is not to be compared.
     type: str
@@ -142,6 +146,7 @@ table:
   elements: str
 """
 
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -167,21 +172,20 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "api_url": {**DJANGO_ARGUMENT_SPEC["api_url"], "required": False},
     "api_token": {**DJANGO_ARGUMENT_SPEC["api_token"], "required": False},
     **SPEC,
+    "unclaimed": {"type": "bool", "default": False},
 }
 # What the controller puts in the place of the options for the app.
 _FROM_CONTROLLER: dict[str, Any] = {
     "app": {"type": "dict"},
     "rows": {"type": "list", "elements": "dict"},
-    "now": {"type": "float", "default": 0},
 }
 
 
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec={**SPEC, **_FROM_CONTROLLER}, supports_check_mode=True)
-    params = module.params
+    now, params = time.time(), module.params
     given = _doctor.Given(
-        now=params["now"],
         app=params["app"],
         rows=params["rows"],
         url=params["url"],
@@ -195,6 +199,7 @@ def main() -> None:
     found = _doctor_round.look(patient, machine=params["machine"])
     module.exit_json(
         changed=False,
+        now=now,
         findings=[_doctor.told(finding, params["gateway"]) for finding in found],
         # What was given is large, and none of it is news.
         invocation={"module_args": {"gateway": params["gateway"]}},

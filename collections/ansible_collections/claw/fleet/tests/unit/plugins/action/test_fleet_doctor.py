@@ -1,0 +1,142 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The doctor on the controller: what it asks the app, what of that reaches the machine, and a machine that is away."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleConnectionFailure
+from ansible_collections.claw.fleet.plugins.action.fleet_doctor import ActionModule
+from ansible_collections.claw.fleet.tests.unit.plugins.coach_list import TOKEN, CoachList, refuse, settled
+from ansible_collections.claw.fleet.tests.unit.plugins.run_action import run_action
+
+
+class Machine:
+    """What the module on the machine is given, and what it answers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.given: list[dict[str, Any]] = []
+        self.answer: Any = {"findings": [], "now": time.time()}
+        monkeypatch.setattr(ActionModule, "_execute_module", self._execute)
+
+    def _execute(self, *, module_name: str, module_args: dict[str, Any], task_vars: Any) -> Any:
+        assert module_name == "claw.fleet.fleet_doctor"
+        self.given.append(module_args)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+def run(coach_list: CoachList, **args: Any) -> dict[str, Any]:
+    access = {
+        "api_url": coach_list.url,
+        "api_token": TOKEN,
+        "retries": 0,
+        "gateway": "gw-a",
+        "fail_on": "error",
+    }
+    result = run_action(ActionModule, {**access, **args})
+    assert TOKEN not in str(result)
+    return result
+
+
+def codes(result: dict[str, Any]) -> list[str]:
+    return [finding["code"] for finding in result["findings"]]
+
+
+def test_the_machine_gets_hashes_and_neither_names_nor_tokens(
+    coach_list: CoachList, machine: Machine
+) -> None:
+    coach_list.add(settled(1, "gw-a", agent_id="coach-anna", name="Anna", vars={"town": "Bern"}))
+    coach_list.gateways["gw-a"] = {
+        "name": "gw-a",
+        "url": "http://m/gw-a",
+        "token_sha256": "ab" * 32,
+        "capacity": 1,
+    }
+    result = run(coach_list)
+    assert (codes(result), result.get("failed", False)) == ([], False)
+    (given,) = machine.given
+    assert given["app"]["token_sha256"] == "ab" * 32
+    assert [row["agent_id"] for row in given["rows"]] == ["coach-anna"]
+    assert not {TOKEN, "Bern", "Anna"} & set(map(str, (*given["rows"][0].values(), *given.values())))
+    assert "api_token" not in given and "api_url" not in given and TOKEN not in str(given)
+
+
+def test_a_gateway_that_the_app_does_not_know_is_told_as_such(
+    coach_list: CoachList, machine: Machine
+) -> None:
+    run(coach_list)
+    assert machine.given[0]["app"] == {} and machine.given[0]["rows"] == []
+
+
+def test_a_clock_that_is_wrong(coach_list: CoachList, machine: Machine) -> None:
+    machine.answer["now"] = time.time() - 600
+    assert codes(run(coach_list, fail_on="never")) == ["clock-wrong"]
+    assert codes(run(coach_list, machine=False)) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(401, "service-token-refused"), (403, "service-token-refused"), (500, "app-unreachable")],
+)
+def test_an_app_that_refuses(coach_list: CoachList, machine: Machine, status: int, code: str) -> None:
+    coach_list.faults = [refuse(status, "no")]
+    result = run(coach_list)
+    assert codes(result) == [code] and result["failed"] and code in result["msg"]
+    assert machine.given[0]["app"] is None and machine.given[0]["rows"] is None
+
+
+def test_an_app_that_is_not_to_be_asked(coach_list: CoachList, machine: Machine) -> None:
+    assert codes(run(coach_list, api_url="")) == []
+    assert coach_list.requests == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (AnsibleConnectionFailure("ssh: no route to host"), "machine-unreachable"),
+        ({"unreachable": True, "msg": "no route"}, "machine-unreachable"),
+        (
+            {"failed": True, "msg": "MODULE FAILURE", "module_stderr": "sudo: a password is required"},
+            "check-failed",
+        ),
+    ],
+)
+def test_a_machine_that_is_away(coach_list: CoachList, machine: Machine, answer: Any, code: str) -> None:
+    machine.answer = answer
+    result = run(coach_list, fail_on="never")
+    assert codes(result) == [code] and "failed" not in result and "unreachable" not in result
+    assert result["findings"][0]["evidence"]
+
+
+def test_what_the_machine_found_is_told_by_weight(coach_list: CoachList, machine: Machine) -> None:
+    common = {
+        "gateway": "gw-a",
+        "agent": "",
+        "unit": "",
+        "sentence": "It is so.",
+        "evidence": "",
+        "fix": "f",
+        "remedies": [],
+    }
+    machine.answer = {
+        "now": time.time(),
+        "findings": [
+            {**common, "code": "coach-waiting", "severity": "note"},
+            {**common, "code": "disk-full", "severity": "error"},
+        ],
+    }
+    result = run(coach_list)
+    assert codes(result) == ["disk-full", "coach-waiting"]
+    assert result["counts"] == {"error": 1, "warning": 0, "note": 1}
+    assert result["failed"] and result["table"][0].startswith("error  disk-full")

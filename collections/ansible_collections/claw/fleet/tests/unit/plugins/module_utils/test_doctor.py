@@ -1,0 +1,521 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The doctor's checks on files and stand-ins: above all those whose faults the acceptance tests cannot make for real."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.claw.fleet.plugins.module_utils import (
+    _doctor,
+    _doctor_agents,
+    _doctor_gateway,
+    _doctor_machine,
+    _doctor_ways,
+)
+from ansible_collections.claw.fleet.plugins.module_utils._containers import Container, ContainersError
+from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Given, Patient
+from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, Served
+from ansible_collections.claw.fleet.plugins.module_utils._sandbox import MARK, Sandbox
+from ansible_collections.claw.fleet.plugins.module_utils._supervisor import UnitState
+from ansible_collections.claw.fleet.plugins.module_utils._tunnel import NotYet
+
+RUNNING = UnitState("active", "running", 1, "success", 0)
+SANDBOX: dict[str, Any] = {
+    "engine": "docker", "docker_host": "unix:///run/docker.sock", "image": "claw-sandbox:new", "network": "claw-sandbox",
+    "dns": [], "memory": "512m", "cpus": 1, "pids": 64, "file_bytes": 1000, "scratch": "64m", "tools": ["exec"],
+    "credentials_dir": "/run/claw", "idle_hours": 1, "age_days": 1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Gateway:
+    """A gateway that runs, on files below tmp_path; its process is this test's."""
+    user = getpass.getuser()
+    state, config = tmp_path / "state", tmp_path / "etc" / "gw-a"
+    for place in ("workspaces", "agents", "credentials"):
+        (state / place).mkdir(parents=True)
+    config.mkdir(parents=True)
+    (state / "token").write_text("0f" * 24)
+    descriptor = {
+        "name": "gw-a", "user": user, "group": user, "unit": "openclaw-gateway@gw-a.service", "port": 18789,
+        "state_dir": str(state), "config_dir": str(config), "config": str(state / "openclaw.json"),
+        "roster": str(config / "agents.json"), "token_file": str(state / "token"), "tree": "/opt/claw/none",
+        "node": "/bin/sh", "entry": "/bin/sh", "version": "1",
+    }  # fmt: skip
+    (config / "gateway.json").write_text(json.dumps(descriptor))
+    (config / "agents.json").write_text("{}")
+    (state / "openclaw.json").write_text("{}")
+    supervisor: Any = SimpleNamespace(state=lambda: RUNNING)
+    return Gateway.from_descriptor(descriptor, supervisor)
+
+
+def patient(gateway: Gateway, given: Given | None = None, **known: Any) -> Patient:
+    """That gateway's, which knows this of it without asking."""
+    found = Patient(
+        "gw-a", str(Path(gateway.config_dir).parent), given or Given(), Path(gateway.state_dir).parent
+    )
+    found.__dict__.update(gateway=gateway, **known)
+    return found
+
+
+def codes(findings: Any) -> list[str]:
+    return [finding.code for finding in findings]
+
+
+def given_roster(gateway: Gateway, *agents: str) -> None:
+    state = Path(gateway.state_dir)
+    entries = {
+        name: {
+            "name": name,
+            "workspace": str(state / "workspaces" / name),
+            "agentDir": str(state / "agents" / name / "agent"),
+        }
+        for name in agents
+    }
+    Path(gateway.roster).write_text(json.dumps(entries))
+    for name in agents:
+        (state / "workspaces" / name).mkdir()
+        (state / "agents" / name / "agent").mkdir(parents=True)
+
+
+# How it tells
+
+
+def test_what_cannot_be_looked_at_is_a_finding_and_stops_nothing() -> None:
+    def breaks(_patient: Patient) -> Iterator[Finding]:
+        yield Finding("clock-wrong", "It was said before it broke.")
+        raise KeyError("x")
+
+    def finds(_patient: Patient) -> Iterator[Finding]:
+        yield Finding("unit-disabled", "It is found all the same.")
+
+    found = _doctor.examine(Patient("gw-a", "/nowhere", Given()), {"this": breaks, "that": finds})
+    assert codes(found) == ["clock-wrong", "check-failed", "unit-disabled"] or codes(found) == [
+        "check-failed",
+        "unit-disabled",
+    ]
+    assert "KeyError" in next(finding for finding in found if finding.code == "check-failed").evidence
+
+
+def test_what_another_one_explains_is_left_out() -> None:
+    found = _doctor.causes(
+        [Finding("config-drifted", ""), Finding("endpoint-off", ""), Finding("disk-full", "")]
+    )
+    assert codes(found) == ["endpoint-off", "disk-full"]
+
+
+def test_each_code_can_be_told() -> None:
+    findings = [_doctor.told(Finding(code, "It is so.", "evidence"), "gw-a") for code in CODES]
+    for told in findings:
+        assert "{" not in told["fix"], told
+    lines = _doctor.table(_doctor.sorted_by_weight(findings))
+    assert len(lines) == 3 * len(CODES)
+    assert lines[0].startswith("error") and lines[-3].startswith("note")
+
+
+def test_severities_and_the_exit() -> None:
+    findings = [{"severity": severity, "code": severity} for severity in ("warning", "note")]
+    assert _doctor.counted(findings) == {"error": 0, "warning": 1, "note": 1}
+    assert _doctor.failing(findings, "error") == []
+    assert _doctor.failing(findings, "warning") == ["warning"]
+    assert _doctor.failing(findings, "note") == ["note", "warning"]
+    assert _doctor.failing(findings, "never") == []
+
+
+def test_a_finding_with_a_fix_of_its_own_is_not_for_the_playbook() -> None:
+    told = _doctor.told(Finding("secret-missing", "", fix="do this"), "gw-a")
+    assert (told["fix"], told["remedies"]) == ("do this", [])
+
+
+# The machine
+
+
+@pytest.mark.parametrize(
+    ("blocks", "free", "files", "free_files", "found"),
+    [
+        (100, 50, 100, 50, []),
+        (100, 11, 100, 50, []),
+        (100, 10, 100, 50, ["disk-full"]),
+        (100, 50, 100, 9, ["inodes-full"]),
+        # A file system that does not count inodes.
+        (100, 50, 0, 0, []),
+    ],
+)
+def test_fullness(blocks: int, free: int, files: int, free_files: int, found: list[str]) -> None:
+    told = os.statvfs_result((4096, 4096, blocks, free, free, files, free_files, free_files, 0, 255))
+    assert codes(_doctor_machine._fullness("/x", told)) == found
+
+
+@pytest.mark.parametrize(
+    ("machine", "found"),
+    [(100, []), (110, []), (139, []), (71, []), (141, ["clock-wrong"]), (69, ["clock-wrong"])],
+)
+def test_the_clock_beside_what_asking_takes(machine: float, found: list[str]) -> None:
+    assert codes(_doctor_machine.clock(machine, 100, 110)) == found
+
+
+def test_what_opens_an_address_is_not_shown() -> None:
+    assert _doctor.plain("https://user:word@h.example/x?token=1") == "https://h.example/x"
+    assert _doctor.plain(None) == "(none)"
+
+
+class Names(threading.Thread):
+    """A DNS server that answers some kinds of questions."""
+
+    def __init__(self, *kinds: int) -> None:
+        super().__init__(daemon=True)
+        self.kinds = kinds
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+
+    def run(self) -> None:
+        while True:
+            question, asker = self.socket.recvfrom(4096)
+            kind = question[question.index(b"\0", 12) + 2]
+            if kind in self.kinds:
+                self.socket.sendto(question[:2] + b"\x81\x80", asker)
+
+
+def test_a_server_that_drops_questions_for_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_doctor_machine, "_ANSWER_SECONDS", 0.2)
+    deaf, good = Names(1), Names(1, 28)
+    for server in (deaf, good):
+        server.start()
+        assert _doctor_machine._answers("127.0.0.1", "app.example", 1, server.port)
+    assert not _doctor_machine._answers("127.0.0.1", "app.example", 28, deaf.port)
+    assert _doctor_machine._answers("127.0.0.1", "app.example", 28, good.port)
+
+
+def test_localhost_that_leads_where_nobody_listens(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [(0, 0, 0, "", ("::1", 0)), (0, 0, 0, "", ("127.0.0.1", 0))]
+    monkeypatch.setattr(_doctor_machine.socket, "getaddrinfo", lambda *_given, **_more: both)
+    monkeypatch.setattr(_doctor_machine, "_listens", lambda address, _port: address == "127.0.0.1")
+    asked = patient(gateway, Given(coach_api_url="http://localhost:8000/api/"))
+    assert codes(_doctor_machine.localhost(asked)) == ["localhost-is-ipv6"]
+    assert (
+        codes(_doctor_machine.localhost(patient(gateway, Given(coach_api_url="http://127.0.0.1:8000/"))))
+        == []
+    )
+    monkeypatch.setattr(_doctor_machine, "_listens", lambda _address, _port: True)
+    assert codes(_doctor_machine.localhost(asked)) == []
+
+
+# The gateway
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("0::/system.slice/x", "sys/fs/cgroup/system.slice/x/memory.events"),
+        ("5:cpu,memory:/x", "sys/fs/cgroup/memory/x/memory.oom_control"),
+    ],
+)
+def test_processes_that_the_kernel_has_ended(tmp_path: Path, line: str, file: str) -> None:
+    (tmp_path / "proc" / "7").mkdir(parents=True)
+    (tmp_path / "proc" / "7" / "cgroup").write_text(f"1:name=systemd:/x\n{line}\n")
+    assert _doctor_gateway._killed(7, tmp_path) == 0
+    (tmp_path / file).parent.mkdir(parents=True)
+    for count in (0, 3):
+        (tmp_path / file).write_text(f"under_oom 0\noom_kill {count}\n")
+        assert _doctor_gateway._killed(7, tmp_path) == count
+
+
+def test_an_openclaw_that_is_gone(gateway: Gateway) -> None:
+    asked = patient(gateway)
+    assert codes(_doctor_gateway.descriptor(asked)) == []
+    file = Path(gateway.config_dir) / "gateway.json"
+    file.write_text(file.read_text().replace('"/bin/sh"', '"/nowhere/node"'))
+    assert set(codes(_doctor_gateway.descriptor(asked))) == {"openclaw-missing"}
+    file.unlink()
+    assert codes(_doctor_gateway.descriptor(asked)) == ["gateway-missing"]
+
+
+@pytest.mark.parametrize(
+    ("with_token", "without", "found"),
+    [
+        (400, 401, []),
+        (405, 401, ["endpoint-off"] * 2),
+        (404, 404, ["endpoint-off"] * 2),
+        (400, 400, ["endpoint-open"] * 2),
+    ],
+)
+def test_endpoints(gateway: Gateway, with_token: int, without: int, found: list[str]) -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(with_token if self.headers.get("authorization") else without)
+            self.end_headers()
+
+        def log_message(self, *_words: Any) -> None:
+            """Be quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        object.__setattr__(gateway, "port", server.server_address[1])
+        assert codes(_doctor_gateway.endpoints(patient(gateway, token_taken=True))) == found
+        server.shutdown()
+
+
+def test_a_gateway_without_its_guard(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = patient(gateway, token_taken=True)
+    loaded: list[str] = []
+    monkeypatch.setattr(Gateway, "rpc", lambda *_given: {"plugins": {"loaded": loaded}})
+    assert codes(_doctor_gateway.guard(asked)) == []
+    (Path(gateway.config_dir) / "sandbox.json").write_text(json.dumps(SANDBOX))
+    assert codes(_doctor_gateway.guard(asked)) == ["guard-missing"]
+    loaded.append("claw-fleet-guard")
+    assert codes(_doctor_gateway.guard(asked)) == []
+
+
+def test_a_gateway_that_the_app_does_not_know(gateway: Gateway) -> None:
+    assert codes(_doctor_gateway.app(patient(gateway, Given(app=None)))) == []
+    assert codes(_doctor_gateway.app(patient(gateway, Given(app={})))) == ["gateway-unknown"]
+
+
+def test_tokens_are_compared_by_hash_and_never_told(gateway: Gateway) -> None:
+    other = {"token_sha256": "ab" * 32, "url": "http://m/gw-a"}
+    found = list(_doctor_gateway.app(patient(gateway, Given(app=other, url="http://m/gw-a/"))))
+    assert codes(found) == ["token-mismatch"]
+    assert "0f0f0f" not in str(found)
+
+
+def test_a_token_that_is_gone_is_not_for_the_playbook(gateway: Gateway) -> None:
+    Path(gateway.token_file).unlink()
+    found = list(_doctor_gateway.secret_files(patient(gateway, ready=True)))
+    assert codes(found) == ["secret-missing"] and found[0].fix
+
+
+def test_settings_are_told_by_name_alone() -> None:
+    before, after = {"a": {"b": "secret", "c": 1}, "d": [1]}, {"a": {"b": "other", "c": 1}, "d": [1], "e": 2}
+    assert _doctor_gateway.differing(before, after) == ["a.b", "e"]
+
+
+# Agents
+
+
+def test_a_gateway_that_lost_sight_of_its_roster(gateway: Gateway) -> None:
+    given_roster(gateway, "coach-anna", "coach-ben")
+    entries = json.loads(Path(gateway.roster).read_text())
+    for served, converged, found in (
+        (entries, True, []),
+        (entries, False, ["agent-not-served"]),
+        ({"coach-anna": entries["coach-anna"]}, True, ["agent-not-served"]),
+        ({**entries, "coach-old": {}}, True, ["agent-not-served"]),
+    ):
+        asked = patient(gateway, served=Served(True, converged, {"main": {}, **served}, []))
+        assert codes(_doctor_agents.served(asked)) == found
+    assert codes(_doctor_agents.served(patient(gateway, served=None))) == []
+
+
+def test_credentials_that_are_not_hers(gateway: Gateway) -> None:
+    given_roster(gateway, "coach-anna")
+    place = Path(gateway.state_dir) / "credentials" / "coach-anna"
+    place.mkdir()
+    (place / ".credentials.json").write_text(json.dumps({"agent_id": "coach-ben"}))
+    assert codes(_doctor_agents.keys(patient(gateway))) == ["key-broken"]
+
+
+def test_a_key_that_is_about_to_be_promoted_is_no_fault(gateway: Gateway) -> None:
+    given_roster(gateway, "coach-anna")
+    place = Path(gateway.state_dir) / "credentials" / "coach-anna"
+    place.mkdir()
+    for name, key in ((".credentials.json", "old"), (".credentials.json.pending", "new")):
+        data = {
+            "agent_id": "coach-anna",
+            "api_key": key,
+            "api_url": "http://a/",
+            "key_id": "1",
+            "key_generation": 1,
+        }
+        (place / name).write_text(json.dumps(data))
+    for key, found in (("old", []), ("new", []), ("other", ["key-mismatch"])):
+        rows = [{"agent_id": "coach-anna", "key_sha256": hashlib.sha256(key.encode()).hexdigest()}]
+        findings = list(_doctor_agents.keys(patient(gateway, Given(rows=rows))))
+        assert codes(findings) == found
+
+
+def test_whose_directories_there_are(gateway: Gateway) -> None:
+    given_roster(gateway, "coach-anna")
+    state = Path(gateway.state_dir)
+    for name in ("main", "coach-paused", "coach-gone", "coach-nobody"):
+        (state / "workspaces" / name).mkdir()
+    (Path(gateway.config_dir) / "manifest.json").write_text(
+        json.dumps({"agents": {}, "removing": {"coach-gone": "1"}})
+    )
+    rows = [
+        {"agent_id": "coach-paused", "wanted": "paused"},
+        {"agent_id": "coach-nobody", "wanted": "removed"},
+    ]
+    found = list(_doctor_agents.strangers(patient(gateway, Given(rows=rows))))
+    assert [(finding.code, finding.agent) for finding in found] == [
+        ("workspace-without-agent", "coach-nobody")
+    ]
+
+
+# Ways in and out
+
+
+@pytest.fixture
+def units(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, str]]:
+    """What systemd knows, by unit; it runs what is not named."""
+    known: dict[str, dict[str, str]] = {}
+    runs = {
+        "LoadState": "loaded",
+        "ActiveState": "active",
+        "SubState": "running",
+        "UnitFileState": "enabled",
+        "Result": "success",
+    }
+
+    def unit(name: str, *_properties: str) -> dict[str, str]:
+        return runs | known.get(name, {})
+
+    for module in (_doctor, _doctor_ways, _doctor_machine):
+        monkeypatch.setattr(module, "unit", unit)
+    return known
+
+
+STOPPED = {"ActiveState": "failed", "SubState": "failed", "Result": "exit-code"}
+ABSENT = {"LoadState": "not-found", "ActiveState": "inactive"}
+
+
+def test_units_that_do_not_run_or_are_not_there(gateway: Gateway, units: dict[str, dict[str, str]]) -> None:
+    for state, tunnel, egress in (
+        ({}, [], []),
+        (STOPPED, ["tunnel-down"] * 2, ["egress-down"] * 3),
+        (ABSENT, [], []),
+        ({"UnitFileState": "disabled"}, ["unit-disabled"] * 2, ["unit-disabled"] * 3),
+    ):
+        units.update(dict.fromkeys((*_doctor_ways._TUNNEL, *_doctor_ways._EGRESS), state))
+        assert codes(_doctor_ways.tunnel(patient(gateway))) == tunnel
+        assert codes(_doctor_ways.egress(patient(gateway))) == egress
+
+
+def test_rules_that_the_kernel_does_not_have(
+    gateway: Gateway, units: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Path(gateway.state_dir).parent / "opt/claw/egress/rules"
+    program.parent.mkdir(parents=True)
+    for status, found in ((0, []), (1, ["egress-rules-missing"])):
+        program.write_text(f"#!/bin/sh\nexit {status}\n")
+        program.chmod(0o755)
+        assert codes(_doctor_ways.egress(patient(gateway))) == found
+
+
+@pytest.fixture
+def way(gateway: Gateway) -> Path:
+    """The settings of a quick tunnel to the gateway."""
+    place = Path(gateway.state_dir).parent / "etc/claw-tunnel"
+    (place / "gateways.d").mkdir(parents=True)
+    names = ("metrics", "proof_dir", "api_url", "api_path", "auth_header", "auth_prefix", "ca_path")
+    (place / "tunnel.json").write_text(json.dumps(dict.fromkeys(names, "")))
+    (place / "gateways.d" / "gw-a.json").write_text("{}")
+    return place
+
+
+def test_where_the_tunnel_leads(gateway: Gateway, way: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leads: list[Any] = ["now.example.com"]
+
+    def hostname(_self: Any, _wanted: str) -> str:
+        if isinstance(leads[0], Exception):
+            raise leads[0]
+        return str(leads[0])
+
+    monkeypatch.setattr(_doctor_ways.Cloudflared, "hostname", hostname)
+    for url, found in (("https://now.example.com/gw-a", []), ("https://old.example.com/gw-a", ["url-stale"])):
+        assert codes(_doctor_ways.tunnel_leads(patient(gateway, Given(app={"url": url})))) == found
+    leads[0] = NotYet("no connection")
+    assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == ["tunnel-unregistered"]
+
+
+class Engine:
+    """The engine of sandboxes, as the test has it."""
+
+    images: dict[str, str]
+    containers: list[Container]
+    answers = True
+
+    def __init__(self, _gateway: Gateway, _where: str) -> None:
+        if not self.answers:
+            raise ContainersError("no container engine answers")
+
+    def image_id(self, name: str) -> str:
+        return self.images.get(name, "")
+
+    def all(self) -> list[Container]:
+        return self.containers
+
+
+def test_sandboxes(
+    gateway: Gateway, units: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_roster(gateway, "coach-anna")
+    (Path(gateway.config_dir) / "sandbox.json").write_text(json.dumps(SANDBOX))
+    sandbox = Sandbox.of(SANDBOX)
+    entries = json.loads(Path(gateway.roster).read_text())
+    entries["coach-anna"] |= sandbox.entry(gateway, "coach-anna")
+    Path(gateway.roster).write_text(json.dumps(entries))
+    monkeypatch.setattr(_doctor_ways, "Containers", Engine)
+    may, client = [True], ["/usr/bin/docker"]
+    monkeypatch.setattr(_doctor_ways, "_may_use", lambda *_given: may[0])
+    monkeypatch.setattr(_doctor_ways.shutil, "which", lambda *_given, **_more: client[0])
+    fresh = Container("coach-anna", "c1", "sha256:new", {MARK: sandbox.mark})
+
+    def found(images: dict[str, str], *containers: Container) -> list[str]:
+        Engine.images, Engine.containers = images, list(containers)
+        return codes(_doctor.examine(patient(gateway), {"the sandboxes": _doctor_ways.sandboxes}))
+
+    here = {"claw-sandbox:new": "sha256:new"}
+    assert found(here, fresh) == []
+    assert found(here, fresh._replace(image_id="sha256:old")) == ["sandbox-stale"]
+    assert found(here, fresh._replace(environment={MARK: "former"})) == ["sandbox-stale"]
+    assert found({}, fresh) == ["sandbox-image-missing"]
+    units["claw-sandbox-workspaces.service"] = STOPPED
+    assert found(here, fresh) == ["sandbox-watch-down"]
+    units.clear()
+    Engine.answers = False
+    assert found(here, fresh) == ["sandbox-without-engine"]
+    Engine.answers = True
+    client[0] = ""
+    monkeypatch.setattr(_doctor_ways.shutil, "which", lambda *_given, **_more: None)
+    assert found(here, fresh) == ["sandbox-without-engine"]
+    monkeypatch.setattr(_doctor_ways.shutil, "which", lambda *_given, **_more: "/usr/bin/docker")
+    may[0] = False
+    assert found(here, fresh) == ["sandbox-without-engine"]
+    may[0] = True
+    entries["coach-anna"]["sandbox"]["docker"]["image"] = "claw-sandbox:old"
+    Path(gateway.roster).write_text(json.dumps(entries))
+    assert found(here, fresh) == ["sandbox-stale"]
+
+
+def test_the_socket_of_an_engine(tmp_path: Path) -> None:
+    place = tmp_path / "docker.sock"
+    user = getpass.getuser()
+    assert not _doctor_ways._may_use(user, str(place))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place))
+        assert _doctor_ways._may_use(user, str(place))
+        place.chmod(0o000)
+        assert not _doctor_ways._may_use(user, str(place))
+
+
+def test_systemd_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = subprocess.CompletedProcess([], 1, "", "Failed to connect to bus")
+    monkeypatch.setattr(_doctor.subprocess, "run", lambda *_given, **_more: refused)
+    found = _doctor.examine(Patient("gw-a", "/nowhere", Given()), {"the tunnel": _doctor_ways.tunnel})
+    assert codes(found) == ["check-failed"] and "Failed to connect to bus" in found[0].evidence
