@@ -1,0 +1,351 @@
+"""The doctor: each fault is made on the machine, is found by exactly its code, and is gone once it was mended.
+
+What `--tags fix` mends it mends here; everything else is undone as its page says, or by taking away what was done. Faults of
+sandboxes, of their way out and of tunnels need what this fleet does not have: the unit tests make them on files and stand-ins.
+So they do with what cannot be brought about here: a kernel that ends processes for want of memory, a gateway that lost sight of
+its roster or answers without a token, an OpenClaw that is gone. Three are made by a stand-in on the machine itself: the words of
+a stuck gateway are put into its journal, the clock is wrong for the doctor's process alone, and the reconciler's units are empty.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .fleet import Fleet, Play, until
+from .test_5_bad_machine import full
+
+pytestmark = pytest.mark.fire
+
+GATEWAY, COACH = "gw-a", "coach-anna"
+CONFIG, STATE = f"/etc/claw/{GATEWAY}", f"/var/lib/claw/{GATEWAY}"
+UNIT = f"openclaw-gateway@{GATEWAY}.service"
+DROP_IN = f"/etc/systemd/system/{UNIT}.d"
+CREDENTIALS = f"{STATE}/credentials/{COACH}/.credentials.json"
+ASIDE = "/root/doctor"
+SET = "import json, sys; path, name, value = sys.argv[1:]; config = json.load(open(path)); *names, last = name.split('.'); inner = config\nfor key in names: inner = inner[key]\ninner.pop(last, None) if value == 'null' else inner.update({last: json.loads(value)}); open(path, 'w').write(json.dumps(config, indent=2))"
+NAMES = """
+import socket, struct, sys, threading
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.77", 53))
+while True:
+    question, asker = server.recvfrom(4096)
+    end = question.index(b"\\0", 12)
+    kind = struct.unpack(">H", question[end + 1:end + 3])[0]
+    known = sys.argv[1] != "unknown" and kind == 1
+    head = question[:2] + (b"\\x81\\x80" if sys.argv[1] != "unknown" else b"\\x81\\x83")
+    answer = head + b"\\0\\1" + (b"\\0\\1" if known else b"\\0\\0") + b"\\0\\0\\0\\0" + question[12:end + 5]
+    if known:
+        answer += b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\1\\0\\4\\x7f\\0\\0\\1"
+    if sys.argv[1] == "deaf" and kind != 1:
+        continue
+    threading.Timer(3 if sys.argv[1] == "slow" else 0, server.sendto, (answer, asker)).start()
+"""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How it is made, and how it is undone where the doctor does not mend it; ``extra``: what the plays are given."""
+
+    make: Callable[[Fleet], Any] | str
+    undo: Callable[[Fleet], Any] | str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    before: str = ""
+    """What the mending needs that nobody else would do."""
+
+    def do(self, what: Callable[[Fleet], Any] | str | None, fleet: Fleet) -> None:
+        if isinstance(what, str):
+            fleet.sh(what)
+        elif what:
+            what(fleet)
+
+
+def config(name: str, value: str) -> str:
+    """A shell line that sets something in the gateway's config, in place."""
+    return f"python3 -c {shlex.quote(SET)} {STATE}/openclaw.json {name} {shlex.quote(value)}"
+
+
+def stopped(line: str) -> str:
+    """Done while the gateway is stopped, which is started then; whatever comes of it."""
+    return f"systemctl stop {UNIT} && {line} && systemctl start {UNIT}"
+
+
+def kept(path: str) -> str:
+    """Have a copy of it."""
+    return f"mkdir -p {ASIDE} && cp -p {path} {ASIDE}/kept"
+
+
+def back(path: str) -> str:
+    return f"cp -p {ASIDE}/kept {path}"
+
+
+def django(statement: str) -> Callable[[Fleet], Any]:
+    """Change the coach's row past everybody."""
+    return lambda fleet: fleet.orm(f"CompanionProfile.objects.filter(agent_id={COACH!r}).update({statement})")
+
+
+def registered(**values: Any) -> Callable[[Fleet], Any]:
+    """Tell Django something of the gateway."""
+
+    def tell(fleet: Fleet) -> None:
+        with fleet.api() as api:
+            api.put(f"/internal/gateways/{GATEWAY}/", json=values).raise_for_status()
+
+    return tell
+
+
+def ends_with_78(fleet: Fleet) -> None:
+    """Have the gateway refuse its config, which stays so until it is mended."""
+    fleet.sh(
+        f"systemctl stop {UNIT} && {kept(f'{STATE}/openclaw.json')} && {config('colour', json.dumps('red'))}"
+    )
+    fleet.sh(f"systemctl start {UNIT}")
+    until("the gateway to end", lambda: fleet.sh(f"systemctl show -P ActiveState {UNIT}").strip() == "failed")
+
+
+def ends_with_78_for_a_while(fleet: Fleet) -> None:
+    ends_with_78(fleet)
+    fleet.sh(back(f"{STATE}/openclaw.json"))
+
+
+def without_entry(fleet: Fleet) -> None:
+    """Have a roster without the coach, which the gateway serves."""
+    drop = "import json, sys; path = sys.argv[1]; found = json.load(open(path)); found.pop(sys.argv[2]); open(path + '.new', 'w').write(json.dumps(found))"
+    fleet.sh(
+        f"cd {CONFIG} && cp -p agents.json agents.json.new && python3 -c {shlex.quote(drop)} {CONFIG}/agents.json {COACH}"
+    )
+    fleet.sh(f"mv {CONFIG}/agents.json.new {CONFIG}/agents.json")
+    until("the gateway to serve it", lambda: COACH not in fleet.served(GATEWAY))
+
+
+def killed_again_and_again(fleet: Fleet) -> None:
+    for _time in range(3):
+        pid = fleet.pid(GATEWAY)
+        fleet.sh(f"kill -KILL {pid}")
+        until("another process", lambda pid=pid: fleet.pid(GATEWAY) not in ("0", pid))  # type: ignore[misc]
+
+
+def nameserver(mode: str) -> Fault:
+    """A DNS server with this way of answering, for the machine."""
+    serve = f"systemd-run --quiet --collect --unit=names python3 -c {shlex.quote(NAMES)} {mode}"
+    return Fault(
+        f"{kept('/etc/resolv.conf')} && {serve} && printf 'nameserver 127.0.0.77\\n' >/etc/resolv.conf",
+        f"cat {ASIDE}/kept >/etc/resolv.conf; systemctl stop names",
+        extra={"doctor_dns_hosts": ["app.example"]},
+    )
+
+
+RECONCILER = (
+    "printf '[Timer]\\nOnActiveSec=1d\\n[Install]\\nWantedBy=timers.target\\n' >/etc/systemd/system/claw-reconciler.timer; "
+    "printf '[Service]\\nType=oneshot\\nExecStart=/bin/sh -c \"echo the app does not answer; exit 1\"\\n'"
+    " >/etc/systemd/system/claw-reconciler.service; systemctl daemon-reload; systemctl enable claw-reconciler.timer; "
+)
+NO_RECONCILER = (
+    "systemctl disable --now claw-reconciler.timer; rm -f /etc/systemd/system/claw-reconciler.*; systemctl daemon-reload; "
+    "systemctl reset-failed"
+)
+EXTRA = "/etc/systemd/system/claw-extra.service"
+SQUATTER = "systemd-run --quiet --collect --unit=squatter --property=User=nobody python3 -m http.server 18789 --bind 127.0.0.1"
+FAKETIME = f"""command -v faketime >/dev/null || {{ apt-get update -qq && apt-get install -qq faketime; }} >/dev/null 2>&1
+mkdir -p {ASIDE} && cat >{ASIDE}/python <<'END' && chmod 0755 {ASIDE} {ASIDE}/python
+#!/bin/sh
+export NO_FAKE_STAT=1 FAKETIME_DONT_FAKE_MONOTONIC=1
+exec faketime -f +600s /usr/bin/python3 "$@"
+END"""
+
+FAULTS: dict[str, Fault] = {
+    # Which the doctor mends
+    "gateway-down": Fault(f"systemctl stop {UNIT}"),
+    "gateway-start-timed-out": Fault(ends_with_78_for_a_while),
+    "wrong-config-path": Fault(
+        f"cp -p {STATE}/openclaw.json {STATE}/other.json && "
+        f"sed -i 's,CONFIG_PATH=.*,CONFIG_PATH={STATE}/other.json,' {DROP_IN}/gateway.conf && systemctl daemon-reload && "
+        f"systemctl restart {UNIT}"
+    ),
+    "endpoint-off": Fault(stopped(config("gateway.http.endpoints.responses.enabled", "false"))),
+    "config-drifted": Fault(config("tools.loopDetection.enabled", "false")),
+    "unit-drifted": Fault(f"sed -i 's,MemoryMax=.*,MemoryMax=9G,' {DROP_IN}/gateway.conf && systemctl daemon-reload"),
+    "unit-disabled": Fault(f"systemctl disable {UNIT}"),
+    "token-mismatch": Fault(registered(token="5a" * 24)),
+    "url-stale": Fault(registered(url="https://gone.example.com/gw-a")),
+    "secret-missing": Fault(f"rm {STATE}/provider-*.key"),
+    "wrong-owner": Fault(f"chmod 0755 {STATE}"),
+    "agent-without-workspace": Fault(f"rm -rf {STATE}/workspaces/{COACH}"),
+    "coach-without-agent": Fault(without_entry),
+    "coach-waiting": Fault(django("generation=F('generation') + 1")),
+    "key-missing": Fault(f"rm {CREDENTIALS}"),
+    "key-mismatch": Fault(django("key_sha256='0' * 64")),
+    "api-url-stale": Fault(f"sed -i 's,http://,http://gone.,' {CREDENTIALS}"),
+    "proxy-down": Fault("systemctl stop claw-proxy"),
+    "proxy-drifted": Fault(f"echo '# mine' >>/etc/claw-proxy/gateways.d/{GATEWAY}.conf"),
+    "timer-failed": Fault(f"{RECONCILER} systemctl stop claw-reconciler.timer"),
+    "unit-failed": Fault(
+        f"printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/usr/bin/test -e {EXTRA}.ok\\n' >{EXTRA}; "
+        "systemctl daemon-reload; ! systemctl start claw-extra",
+        before=f"touch {EXTRA}.ok",
+    ),
+    # Which it leaves to people
+    "machine-unreachable": Fault("true", "true", arguments=("-e", "ansible_port=1")),
+    "check-failed": Fault(
+        f"mv {STATE}/credentials/{COACH} {STATE}/aside && ln -s ../aside {STATE}/credentials/{COACH}",
+        f"rm {STATE}/credentials/{COACH} && mv {STATE}/aside {STATE}/credentials/{COACH}",
+    ),
+    "disk-full": Fault(*full(f"{STATE}/workspaces")),
+    "inodes-full": Fault(
+        "mkdir -p /run/few && mount -t tmpfs -o nr_inodes=4 tmpfs /run/few && touch /run/few/1 /run/few/2 /run/few/3 && "
+        "mount --bind /run/few /var/log",
+        "umount /var/log && umount /run/few",
+    ),
+    "clock-wrong": Fault(FAKETIME, f"rm {ASIDE}/python", extra={"ansible_python_interpreter": f"{ASIDE}/python"}),
+    "dns-fails": nameserver("unknown"),
+    "dns-slow": nameserver("slow"),
+    "dns-drops-ipv6": nameserver("deaf"),
+    "localhost-is-ipv6": Fault(
+        f"{kept('/etc/hosts')} && echo '::1 localhost' >/etc/hosts", f"cat {ASIDE}/kept >/etc/hosts"
+    ),
+    "reconciler-failed": Fault(
+        f"{RECONCILER} systemctl start claw-reconciler.timer; ! systemctl start claw-reconciler.service", NO_RECONCILER
+    ),
+    "gateway-missing": Fault("true", "true", extra={"doctor_gateway": "gw-x"}),
+    "gateway-refused-config": Fault(ends_with_78, f"{back(f'{STATE}/openclaw.json')} && systemctl start {UNIT}"),
+    "config-broken": Fault(
+        f"{kept(f'{STATE}/openclaw.json')} && echo '}}' >>{STATE}/openclaw.json", back(f"{STATE}/openclaw.json")
+    ),
+    "files-refused": Fault(
+        f"{kept(f'{STATE}/openclaw.json')} && {config('colour', json.dumps('red'))} && sleep 5", back(f"{STATE}/openclaw.json")
+    ),
+    "gateway-not-ready": Fault(
+        f"kill -STOP $(systemctl show -P MainPID {UNIT})",
+        f"kill -CONT $(systemctl show -P MainPID {UNIT})",
+        extra={"doctor_ready_timeout": 8},
+    ),
+    "gateway-crash-loop": Fault(killed_again_and_again, f"systemctl restart {UNIT}"),
+    "gateway-stuck": Fault(
+        f"printf 'MESSAGE=another OpenClaw process owns state-lifecycle\\nOBJECT_SYSTEMD_UNIT={UNIT}\\n' | logger --journald",
+        f"systemctl restart {UNIT}",
+    ),
+    "port-taken": Fault(
+        f"systemctl stop {UNIT} && {SQUATTER} && sleep 2 && systemctl start {UNIT}",
+        f"systemctl stop squatter && systemctl restart {UNIT}",
+    ),
+    "unit-overridden": Fault(
+        f"printf '[Service]\\nNice=5\\n' >{DROP_IN}/override.conf && systemctl daemon-reload",
+        f"rm {DROP_IN}/override.conf && systemctl daemon-reload",
+    ),
+    "token-not-taken": Fault(
+        f"{kept(f'{STATE}/token')} && chmod 0600 {STATE}/token && printf {'7b' * 24} >{STATE}/token && chmod 0400 {STATE}/token",
+        back(f"{STATE}/token"),
+    ),
+    "app-unreachable": Fault("true", "true", extra={"doctor_api_url": "http://127.0.0.1:1/api/"}),
+    "service-token-refused": Fault("true", "true", extra={"doctor_api_token": "nobody's"}),
+    "roster-broken": Fault(
+        f"{kept(f'{CONFIG}/agents.json')} && truncate -s 20 {CONFIG}/agents.json", back(f"{CONFIG}/agents.json")
+    ),
+    "manifest-broken": Fault(
+        f"{kept(f'{CONFIG}/manifest.json')} && truncate -s 20 {CONFIG}/manifest.json", back(f"{CONFIG}/manifest.json")
+    ),
+    "workspace-without-agent": Fault(
+        f"mkdir {STATE}/workspaces/coach-nobody", f"mkdir -p {STATE}/removed && mv {STATE}/workspaces/coach-nobody {STATE}/removed/"
+    ),
+    "agent-unlisted": Fault(
+        django("gateway=None"), django(f"gateway=Gateway.objects.get(name={GATEWAY!r})")
+    ),
+    "coach-in-error": Fault(
+        django("status='error', reason='claim: this gateway is full'"), django("status='active', reason=''")
+    ),
+    "file-conflict": Fault(
+        f"{kept(f'{STATE}/workspaces/{COACH}/AGENTS.md')} && echo mine >>{STATE}/workspaces/{COACH}/AGENTS.md",
+        back(f"{STATE}/workspaces/{COACH}/AGENTS.md"),
+    ),
+}  # fmt: skip
+
+
+def look(fleet: Fleet, place: Path, *arguments: str, **extra: Any) -> tuple[Play, list[dict[str, Any]]]:
+    """The play, and its findings as programs read them."""
+    report = place / "report.json"
+    report.unlink(missing_ok=True)
+    # The machine may be as busy as it likes.
+    given = {"doctor_report": str(report), "doctor_fail_on": "note", "doctor_ready_timeout": 240, **extra}
+    play = fleet.play("playbooks/fleet-doctor.yml", "--limit", GATEWAY, *arguments, **given)
+    assert report.exists(), play.output
+    found: list[dict[str, Any]] = json.loads(report.read_text())["findings"]
+    return play, found
+
+
+def codes(findings: list[dict[str, Any]]) -> list[str]:
+    return sorted({finding["code"] for finding in findings})
+
+
+@pytest.fixture(autouse=True)
+def whole(fleet: Fleet) -> Iterator[None]:
+    """Nothing of a fault stays behind, also where its test failed."""
+    yield
+    fleet.sh(
+        f"{NO_RECONCILER}; rm -f {EXTRA} {EXTRA}.ok; rm -rf {ASIDE} {STATE}/other.json; systemctl daemon-reload"
+    )
+    fleet.sh("systemctl stop claw-extra || true; systemctl reset-failed || true")
+
+
+def test_a_healthy_fleet_has_no_finding(fleet: Fleet, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    files = fleet.files()
+    play = fleet.play("playbooks/fleet-doctor.yml", doctor_report=str(report), doctor_fail_on="note")
+    assert play.rc == 0, play.output
+    assert json.loads(report.read_text()) == {"counts": {"error": 0, "warning": 0, "note": 0}, "findings": []}
+    assert "Nothing is wrong." in play.output
+    assert fleet.files() == files
+
+
+@pytest.mark.parametrize("code", FAULTS)
+def test_it_is_named_and_mended(fleet: Fleet, tmp_path: Path, code: str) -> None:
+    fault = FAULTS[code]
+    fault.do(fault.make, fleet)
+    undone = False
+    try:
+        files = fleet.files()
+        play, found = look(fleet, tmp_path, *fault.arguments, **fault.extra)
+        assert codes(found) == [code], play.output
+        assert play.rc != 0 and code in play.output
+        assert fleet.seen(json.dumps(found) + play.output) == []
+        assert fleet.files() == files, "it changed something"
+        safe = bool(found[0]["remedies"])
+        assert safe == (fault.undo is None)
+        if safe:
+            fleet.sh(fault.before or "true")
+            play, found = look(fleet, tmp_path, "--tags", "fix", **fault.extra)
+            assert (codes(found), play.rc) == ([], 0), play.output
+            return
+        fault.do(fault.undo, fleet)
+        undone = True
+        play, found = look(fleet, tmp_path)
+        assert (codes(found), play.rc) == ([], 0), play.output
+    finally:
+        if fault.undo and not undone:
+            fault.do(fault.undo, fleet)
+
+
+def test_what_is_found_is_not_mended_in_check_mode(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.sh("systemctl stop claw-proxy")
+    play, found = look(fleet, tmp_path, "--tags", "fix", "--check")
+    assert codes(found) == ["proxy-down"] and play.rc != 0
+    assert fleet.sh("systemctl is-active claw-proxy || true").strip() == "inactive"
+    play, found = look(fleet, tmp_path, "--tags", "fix")
+    assert (codes(found), play.rc) == ([], 0), play.output
+
+
+def test_the_exit_follows_the_severity(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.sh(f"mkdir {STATE}/workspaces/coach-nobody")
+    try:
+        for fail_on, bad in (("error", False), ("warning", True), ("never", False)):
+            play = fleet.play("playbooks/fleet-doctor.yml", "--limit", GATEWAY, doctor_fail_on=fail_on)
+            assert (play.rc != 0) is bad, play.output
+            assert "workspace-without-agent" in play.output
+    finally:
+        fleet.sh(f"rmdir {STATE}/workspaces/coach-nobody")
