@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from .fleet import Fleet, Play, until
+from .fleet import INVENTORY, Fleet, Play, until
 from .test_5_bad_machine import full
 
 pytestmark = pytest.mark.fire
@@ -51,11 +51,12 @@ while True:
 
 @dataclass(frozen=True)
 class Fault:
-    """How it is made, and how it is undone where the doctor does not mend it; ``extra``: what the plays are given."""
+    """How it is made, and how it is undone where the doctor does not mend it; ``extra``, ``hostvars``: what the plays are given."""
 
     make: Callable[[Fleet], Any] | str
     undo: Callable[[Fleet], Any] | str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    hostvars: dict[str, Any] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     before: str = ""
     """What the mending needs that nobody else would do."""
@@ -179,7 +180,7 @@ FAULTS: dict[str, Fault] = {
     "wrong-owner": Fault(f"chmod 0755 {STATE}"),
     "agent-without-workspace": Fault(f"rm -rf {STATE}/workspaces/{COACH}"),
     "coach-without-agent": Fault(without_entry),
-    "coach-waiting": Fault(django("generation=F('generation') + 1")),
+    "coach-waiting": Fault(django("generation=99")),
     "key-missing": Fault(f"rm {CREDENTIALS}"),
     "key-mismatch": Fault(django("key_sha256='0' * 64")),
     "api-url-stale": Fault(f"sed -i 's,http://,http://gone.,' {CREDENTIALS}"),
@@ -194,6 +195,9 @@ FAULTS: dict[str, Fault] = {
     # Which it leaves to people
     "machine-unreachable": Fault("true", "true", arguments=("-e", "ansible_port=1")),
     "check-failed": Fault(
+        "mv /usr/bin/journalctl /usr/bin/journalctl.away", "mv /usr/bin/journalctl.away /usr/bin/journalctl"
+    ),
+    "link-in-the-way": Fault(
         f"mv {STATE}/credentials/{COACH} {STATE}/aside && ln -s ../aside {STATE}/credentials/{COACH}",
         f"rm {STATE}/credentials/{COACH} && mv {STATE}/aside {STATE}/credentials/{COACH}",
     ),
@@ -203,7 +207,7 @@ FAULTS: dict[str, Fault] = {
         "mount --bind /run/few /var/log",
         "umount /var/log && umount /run/few",
     ),
-    "clock-wrong": Fault(FAKETIME, f"rm {ASIDE}/python", extra={"ansible_python_interpreter": f"{ASIDE}/python"}),
+    "clock-wrong": Fault(FAKETIME, f"rm {ASIDE}/python", hostvars={"ansible_python_interpreter": f"{ASIDE}/python"}),
     "dns-fails": nameserver("unknown"),
     "dns-slow": nameserver("slow"),
     "dns-drops-ipv6": nameserver("deaf"),
@@ -267,13 +271,21 @@ FAULTS: dict[str, Fault] = {
 }  # fmt: skip
 
 
-def look(fleet: Fleet, place: Path, *arguments: str, **extra: Any) -> tuple[Play, list[dict[str, Any]]]:
+def look(
+    fleet: Fleet, place: Path, *arguments: str, hostvars: dict[str, Any] | None = None, **extra: Any
+) -> tuple[Play, list[dict[str, Any]]]:
     """The play, and its findings as programs read them."""
     report = place / "report.json"
     report.unlink(missing_ok=True)
     # The machine may be as busy as it likes.
     given = {"doctor_report": str(report), "doctor_fail_on": "note", "doctor_ready_timeout": 240, **extra}
-    play = fleet.play("playbooks/fleet-doctor.yml", "--limit", GATEWAY, *arguments, **given)
+    inventory = [INVENTORY]
+    if hostvars:
+        inventory.append(place / "hosts.yml")
+        inventory[1].write_text(json.dumps({"gateways": {"hosts": {GATEWAY: hostvars}}}))
+    play = fleet.play(
+        "playbooks/fleet-doctor.yml", "--limit", GATEWAY, *arguments, inventory=inventory, **given
+    )
     assert report.exists(), play.output
     found: list[dict[str, Any]] = json.loads(report.read_text())["findings"]
     return play, found
@@ -310,7 +322,7 @@ def test_it_is_named_and_mended(fleet: Fleet, tmp_path: Path, code: str) -> None
     undone = False
     try:
         files = fleet.files()
-        play, found = look(fleet, tmp_path, *fault.arguments, **fault.extra)
+        play, found = look(fleet, tmp_path, *fault.arguments, hostvars=fault.hostvars, **fault.extra)
         assert codes(found) == [code], play.output
         assert play.rc != 0 and code in play.output
         assert fleet.seen(json.dumps(found) + play.output) == []

@@ -102,6 +102,7 @@ def owners(patient: Patient) -> Iterator[Finding]:
         Path(gateway.config_dir): (0o750, roots),
         Path(gateway.roster): (0o640, roots),
         Path(gateway.token_file): (0o400, own),
+        Path(gateway.config): (0o600, own),
     }
     for agent_id in patient.roster or {}:
         for place in (
@@ -115,7 +116,12 @@ def owners(patient: Patient) -> Iterator[Finding]:
         expected[patient.homes / "credentials" / agent_id / _keys.FINAL] = (0o600, own)
     for path, (mode, owner) in expected.items():
         found = _durable.inspect(path)
-        if found is not None and (found.mode, found.owner) != (mode, owner):
+        if found is not None and (
+            found.kind not in ("file", "directory") or (found.kind == "file" and found.links > 1)
+        ):
+            told = f"it is {'a symbolic link' if found.kind == 'link' else f'a {found.kind} with {found.links} links'}"
+            yield Finding("link-in-the-way", f"{path} is not what the fleet put there.", told)
+        elif found is not None and (found.mode, found.owner) != (mode, owner):
             told = f"{found.mode:04o} of {found.owner.uid}:{found.owner.gid} instead of {mode:04o} of {owner.uid}:{owner.gid}"
             yield Finding("wrong-owner", f"{path} is somebody else's, or too open.", told)
 

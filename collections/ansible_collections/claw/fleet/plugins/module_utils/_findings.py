@@ -47,13 +47,12 @@ CODES: dict[str, Code] = {
     "machine-unreachable": Code(
         ERROR, "The machine cannot be reached",
         "Ansible does not reach the machine, so nothing is known of what is on it. Coaches may be served all the same.",
-        "SSH, or becoming root, fails.",
-        "Try `ssh` to it as Ansible does; look at its power, its network and its keys. The evidence has SSH's own words."),
+        "SSH fails.", "Try `ssh` to it as Ansible does; look at its power, its network and its keys."),
     "check-failed": Code(
         WARNING, "Something could not be looked at",
         "One of the doctor's looks did not come to an end, so what it would have found is not known. The others did.",
         "It was refused, or something is as no part of the fleet leaves it.",
-        "Read the evidence. Run the playbook as a user who may become root; if that is so already, this is worth a bug report."),
+        "Read the evidence. The doctor has to become root; if it does, this is worth a bug report."),
     "disk-full": Code(
         ERROR, "A disk is nearly full",
         "At 100 % nothing can be written: agents lose what they are told, and a start may fail.",
@@ -69,8 +68,7 @@ CODES: dict[str, Code] = {
         ERROR, "The machine's clock is wrong",
         "Certificates seem to be expired or not yet good, tokens of limited time are refused, and logs cannot be compared.",
         "It is more than 30 seconds from the controller's, beside what asking takes.",
-        "`timedatectl` says whether the machine follows a time server; `apt-get install systemd-timesyncd` where it has none. "
-        "If all machines have this, it is the controller's clock."),
+        "`timedatectl` says whether it follows a time server. If all machines have this, it is the controller's clock."),
     "dns-fails": Code(
         ERROR, "A host's name is not found",
         "Agents, or the gateway, do not reach the app or the provider of models.",
@@ -78,7 +76,7 @@ CODES: dict[str, Code] = {
         "`getent ahosts HOST` and `resolvectl query HOST` on the machine; correct `/etc/resolv.conf`, or the name."),
     "dns-slow": Code(
         WARNING, "Looking up a name takes long",
-        "Each connection waits for it first: with a server that drops some questions it is 5 to 10 seconds a call.",
+        "Each connection waits for it first.",
         "To look up a host takes more than 2 seconds on the machine.",
         "Ask each server of `/etc/resolv.conf` by itself (`dig @SERVER HOST AAAA`); take out what does not answer."),
     "dns-drops-ipv6": Code(
@@ -157,8 +155,7 @@ CODES: dict[str, Code] = {
     "gateway-out-of-memory": Code(
         WARNING, "The kernel has ended processes of the gateway for want of memory",
         "What ran in them was lost; it will come again with the same load.",
-        "The control group of its unit counts them, since the gateway was started last.",
-        "Raise `gateway_memory_max`, or give the gateway fewer coaches, and run " + SITE + "."),
+        "The control group of its unit counts them.", "Raise `gateway_memory_max`, or give the gateway fewer coaches, and run " + SITE + "."),
     "port-taken": Code(
         ERROR, "Somebody else has the port",
         "The gateway, or the proxy, cannot listen there, so it cannot start.",
@@ -258,6 +255,11 @@ CODES: dict[str, Code] = {
         "Owner or mode of a directory or file are not those that the fleet gives it.",
         f"{SITE} puts the gateway's own places right, {PROVISION} its agents'.", (GATEWAY, COACHES),
         ("gateway-down", "gateway-crash-loop", "proxy-leads-nowhere")),
+    "link-in-the-way": Code(
+        ERROR, "A link lies where the fleet has a file or a directory",
+        "The fleet follows no links there, so it neither reads nor writes what is behind it.",
+        "One of the gateway's or its agents' places is a symbolic link, has hard links, or is nothing that is read.",
+        "Move it away, put the real thing in its place, and look again.", explains=("wrong-owner", "check-failed")),
     "guard-missing": Code(
         ERROR, "The gateway runs without its guard",
         "Nothing but the sandbox itself keeps its agents' tools in bounds, so nobody new is given any.",
@@ -284,7 +286,7 @@ CODES: dict[str, Code] = {
         f"Restore it from a backup if there is one; {PROVISION} makes it anew from the templates.", (COACHES,)),
     "workspace-without-agent": Code(
         WARNING, "A directory is nobody's",
-        "Somebody's memory or key lies there without use; an agent of that id would find it.",
+        "Somebody's memory or key lies there without use.",
         "Below workspaces, agents or credentials is a directory of an id that neither the roster nor the app's list has.",
         "Look whose it was. `mkdir -p /var/lib/claw/{gateway}/removed` and move it there; what lies there may be deleted."),
     "agent-not-served": Code(
@@ -358,8 +360,7 @@ CODES: dict[str, Code] = {
     "sandbox-watch-down": Code(
         WARNING, "Nobody looks at full workspaces",
         "A sandbox may fill the disk.",
-        "The unit claw-sandbox-workspaces is there and does not run.",
-        _START, (START,)),
+        "The unit claw-sandbox-workspaces is there and does not run.", _START, (START,)),
     "egress-down": Code(
         ERROR, "The sandboxes' way out is closed",
         "Agents do not reach the app.",
@@ -374,8 +375,7 @@ CODES: dict[str, Code] = {
     "proxy-down": Code(
         ERROR, "The proxy does not run",
         "Nobody reaches the machine's gateways from outside.",
-        "claw-proxy is not active.",
-        _START, (START,), ("proxy-leads-nowhere",)),
+        "claw-proxy is not active.", _START, (START,), ("proxy-leads-nowhere",)),
     "proxy-drifted": Code(
         ERROR, "The proxy's files are not as the fleet writes them",
         "The way in may be wider or narrower than it should be.",

@@ -16,7 +16,7 @@ description:
   - The app is asked by the controller alone, so the service token never reaches the machine. Secrets are compared by their SHA-256
     and are in no finding.
   - A check that cannot look is a finding itself, and so is a machine that cannot be reached. None stops the others.
-  - To be run as root on the gateway's machine.
+  - The machine's half is M(claw.fleet.fleet_doctor_look). To be run as root.
 author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
   - claw.fleet.django
@@ -146,16 +146,14 @@ table:
   elements: str
 """
 
-import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.claw.fleet.plugins.module_utils import _doctor, _doctor_round
 from ansible_collections.claw.fleet.plugins.module_utils._coach_api import DJANGO_ARGUMENT_SPEC
 from ansible_collections.claw.fleet.plugins.module_utils._findings import SEVERITIES
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import DEFAULT_CONFIG_ROOT
 
-SPEC: dict[str, Any] = {
+MACHINES: dict[str, Any] = {
     "gateway": {"type": "str", "default": ""},
     "config_root": {"type": "path", "default": DEFAULT_CONFIG_ROOT},
     "machine": {"type": "bool", "default": True},
@@ -165,44 +163,23 @@ SPEC: dict[str, Any] = {
     "proxy_port": {"type": "int", "default": 0},
     "files": {"type": "dict", "default": {}},
     "ready_timeout": {"type": "int", "default": 60},
-    "fail_on": {"type": "str", "choices": [*SEVERITIES, "never"], "default": "error"},
 }
+"""What the machine is told too."""
 ARGUMENT_SPEC: dict[str, Any] = {
     **DJANGO_ARGUMENT_SPEC,
     "api_url": {**DJANGO_ARGUMENT_SPEC["api_url"], "required": False},
     "api_token": {**DJANGO_ARGUMENT_SPEC["api_token"], "required": False},
-    **SPEC,
+    **MACHINES,
+    "fail_on": {"type": "str", "choices": [*SEVERITIES, "never"], "default": "error"},
     "unclaimed": {"type": "bool", "default": False},
-}
-# What the controller puts in the place of the options for the app.
-_FROM_CONTROLLER: dict[str, Any] = {
-    "app": {"type": "dict"},
-    "rows": {"type": "list", "elements": "dict"},
 }
 
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(argument_spec={**SPEC, **_FROM_CONTROLLER}, supports_check_mode=True)
-    now, params = time.time(), module.params
-    given = _doctor.Given(
-        app=params["app"],
-        rows=params["rows"],
-        url=params["url"],
-        coach_api_url=params["coach_api_url"],
-        dns_hosts=params["dns_hosts"],
-        proxy_port=params["proxy_port"],
-        files=params["files"],
-        patience=params["ready_timeout"],
-    )
-    patient = _doctor.Patient(params["gateway"], params["config_root"], given)
-    found = _doctor_round.look(patient, machine=params["machine"])
-    module.exit_json(
-        changed=False,
-        now=now,
-        findings=[_doctor.told(finding, params["gateway"]) for finding in found],
-        # What was given is large, and none of it is news.
-        invocation={"module_args": {"gateway": params["gateway"]}},
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module.fail_json(
+        msg="claw.fleet.fleet_doctor begins on the controller, by its action plugin of the same name."
     )
 
 

@@ -24,7 +24,7 @@ class Machine:
         monkeypatch.setattr(ActionModule, "_execute_module", self._execute)
 
     def _execute(self, *, module_name: str, module_args: dict[str, Any], task_vars: Any) -> Any:
-        assert module_name == "claw.fleet.fleet_doctor"
+        assert module_name == "claw.fleet.fleet_doctor_look"
         self.given.append(module_args)
         if isinstance(self.answer, Exception):
             raise self.answer

@@ -367,6 +367,17 @@ def test_whose_directories_there_are(gateway: Gateway) -> None:
     ]
 
 
+def test_a_link_in_the_way(gateway: Gateway) -> None:
+    given_roster(gateway, "coach-anna")
+    state = Path(gateway.state_dir)
+    (state / "credentials" / "coach-anna").symlink_to(state / "agents")
+    (state / "other").hardlink_to(gateway.token_file)
+    found = [
+        finding for finding in _doctor_agents.owners(patient(gateway)) if finding.code == "link-in-the-way"
+    ]
+    assert [finding.evidence for finding in found] == ["it is a file with 2 links", "it is a symbolic link"]
+
+
 # Ways in and out
 
 
