@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ansible_collections.claw.fleet.plugins.module_utils import _coach, _durable, _keys
 from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient, plain
@@ -22,6 +24,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._workspace import DIR_M
 
 _FLEETS = ("AGENTS.md", "IDENTITY.md", "USER.md")
 _PLACES = ("workspaces", "agents", "credentials")
+_SQLITE = b"SQLite format 3\0"
 _OWN = frozenset({"main", "$include"})
 
 
@@ -52,6 +55,50 @@ def directories(patient: Patient) -> Iterator[Finding]:
         if missing:
             told = ", ".join(f"{key} {entry.get(key) or '(not named)'}" for key in missing)
             yield Finding("agent-without-workspace", f"Agent {agent_id} has no directory.", told, agent_id)
+
+
+def stores(patient: Patient) -> Iterator[Finding]:
+    """Whether OpenClaw's databases are databases. SQLite is asked only while the gateway has them open, so that it makes no file."""
+    gateway = patient.gateway
+    if gateway is None:
+        return
+    main = patient.homes / "state" / "openclaw.sqlite"
+    agents = {
+        agent_id: patient.homes / "agents" / agent_id / "agent" / "openclaw-agent.sqlite"
+        for agent_id in patient.roster or {}
+    }
+    with _durable.as_user(*gateway.owner):
+        for agent_id, path in {"": main, **agents}.items():
+            wrong = _damage(
+                path, "quick_check(1)" if path == main else "schema_version", patient.state.pid > 0
+            )
+            if wrong:
+                yield Finding("store-corrupt", f"The database {path} is damaged.", wrong, agent_id)
+
+
+def _damage(path: Path, question: str, runs: bool) -> str:
+    """What is wrong with a database; empty for nothing, and where there is none."""
+    # Debian's smallest Python has no such module; then this check alone says so.
+    import sqlite3
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_SQLITE))
+    except FileNotFoundError:
+        return ""
+    if head not in (b"", _SQLITE):
+        return "it does not begin as a database does"
+    if not runs or not path.with_name(f"{path.name}-shm").exists():
+        return ""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=2)) as store:
+            (said,) = store.execute(f"PRAGMA {question}").fetchone()
+    except sqlite3.OperationalError:
+        # It is busy; that is no damage.
+        return ""
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return str(said) if question.startswith("quick") and said != "ok" else ""
 
 
 def strangers(patient: Patient) -> Iterator[Finding]:

@@ -172,7 +172,7 @@ def units(patient: Patient) -> Iterator[Finding]:
     faults = []
     if found["FragmentPath"] != ours[0]:
         faults.append(f"systemd reads {found['FragmentPath'] or 'no file'} instead of {ours[0]}")
-    if ConfigFile(gateway, {}, ours, 0).drift().inputs:
+    if ConfigFile(gateway, {}, ours, 0).started_otherwise():
         faults.append(f"{' or '.join(ours)} is not what the fleet started it with")
     if found["NeedDaemonReload"] == "yes":
         faults.append("systemd has not read its files as they are")

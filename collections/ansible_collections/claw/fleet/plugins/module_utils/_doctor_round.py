@@ -40,6 +40,7 @@ _GATEWAY: dict[str, Check] = {
     "the names of hosts": _doctor_machine.names,
     "the roster": _doctor_agents.records,
     "the agents' directories": _doctor_agents.directories,
+    "OpenClaw's databases": _doctor_agents.stores,
     "whose directories there are": _doctor_agents.strangers,
     "owners and modes": _doctor_agents.owners,
     "what the gateway serves": _doctor_agents.served,

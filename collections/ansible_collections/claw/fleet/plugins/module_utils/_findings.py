@@ -94,8 +94,7 @@ CODES: dict[str, Code] = {
     "unit-failed": Code(
         WARNING, "A unit of the fleet has failed",
         "Something that belongs to the fleet ended badly and is not started again.",
-        "systemd lists a unit `claw-*` as failed that no other code is about.",
-        _START, (START,)),
+        "systemd lists a unit `claw-*` as failed that no other code is about.", _START, (START,)),
     "timer-failed": Code(
         ERROR, "The reconciler's timer does not run",
         "Nobody provisions by itself: what people click in the app stays undone until a play is run.",
@@ -119,8 +118,7 @@ CODES: dict[str, Code] = {
         f"{SITE} brings the tree of the lock file back.", (GATEWAY,), ("gateway-down", "gateway-crash-loop", "proxy-leads-nowhere")),
     "gateway-down": Code(
         ERROR, "The gateway does not run",
-        "Its coaches are not answered.",
-        "Its unit is inactive or failed, and not by exit 78.",
+        "Its coaches are not answered.", "Its unit is inactive or failed, and not by exit 78.",
         _START, (START,), ("proxy-leads-nowhere",)),
     "gateway-refused-config": Code(
         ERROR, "The gateway is down: it refuses its config",
@@ -208,8 +206,7 @@ CODES: dict[str, Code] = {
         "`systemctl cat {unit}` shows them. Remove them, or have them as variables of the role gateway; then restart the unit."),
     "unit-disabled": Code(
         WARNING, "A unit does not come up with the machine",
-        "After the next start of the machine it is away.",
-        "A unit of the fleet that runs is not enabled.",
+        "After the next start of the machine it is away.", "A unit of the fleet that runs is not enabled.",
         "`systemctl enable {unit}`.", (ENABLE,)),
     "token-not-taken": Code(
         ERROR, "The gateway does not take the token that is in its file",
@@ -220,8 +217,7 @@ CODES: dict[str, Code] = {
         explains=("token-mismatch", "agent-not-served", "endpoint-off", "endpoint-open", "guard-missing", "files-refused")),
     "token-mismatch": Code(
         ERROR, "The app has another token than the gateway",
-        "The app's questions are answered 401.",
-        "The hash of the token's file is neither that of the app's token nor of the one it is about to have.",
+        "The app's questions are answered 401.", "The hash of the token's file is neither that of the app's token nor of the one it is about to have.",
         f"{PROVISION} tells the app the token of its one home.", (REGISTER,)),
     "gateway-unknown": Code(
         ERROR, "The app does not know the gateway",
@@ -275,10 +271,15 @@ CODES: dict[str, Code] = {
                   "workspace-without-agent", "agent-not-served")),
     "manifest-broken": Code(
         ERROR, "What the fleet remembers of its agents is cut off",
-        "Nothing is provisioned on this gateway.",
-        "`manifest.json` holds no object.",
+        "Nothing is provisioned on this gateway.", "`manifest.json` holds no object.",
         "Restore `/etc/claw/{gateway}/manifest.json` from a backup; or remove it: then files that differ from their templates count as "
         "changed by somebody."),
+    "store-corrupt": Code(
+        ERROR, "A database of OpenClaw's is damaged",
+        "An agent has lost what she was told, or the gateway what it keeps of all of them.",
+        "A file is no database any more, or SQLite finds the gateway's own (quick_check) or the head of an agent's damaged.",
+        "Stop {unit}, restore the file from a backup, start it. Without one move it away: what was in it is lost.",
+        explains=_AWAY),
     "agent-without-workspace": Code(
         ERROR, "An agent has no directory",
         "She forgets what she knew, or does not answer.",
@@ -363,9 +364,7 @@ CODES: dict[str, Code] = {
         "The unit claw-sandbox-workspaces is there and does not run.", _START, (START,)),
     "egress-down": Code(
         ERROR, "The sandboxes' way out is closed",
-        "Agents do not reach the app.",
-        "A unit of claw-egress is there and does not run.",
-        _START, (START,)),
+        "Agents do not reach the app.", "A unit of claw-egress is there and does not run.", _START, (START,)),
     "egress-rules-missing": Code(
         ERROR, "The kernel does not have the rules on what sandboxes may reach",
         "Sandboxes may reach each other, the machine and private networks.",
@@ -389,8 +388,7 @@ CODES: dict[str, Code] = {
     "tunnel-down": Code(
         ERROR, "The tunnel, or its watcher, does not run",
         "Nobody reaches the gateways from outside, or the app is not told where they are.",
-        "claw-tunnel or claw-tunnel-watch is there and does not run.",
-        _START, (START,), ("url-stale", "tunnel-unregistered")),
+        "claw-tunnel or claw-tunnel-watch is there and does not run.", _START, (START,), ("url-stale", "tunnel-unregistered")),
     "tunnel-unregistered": Code(
         ERROR, "The tunnel leads nowhere",
         "Nobody reaches the gateways from outside.",

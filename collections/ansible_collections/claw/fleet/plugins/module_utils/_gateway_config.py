@@ -42,12 +42,10 @@ class ConfigChange(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """What differs from what the fleet has left. ``before``, ``after``: the config as it may be shown, and as it should be;
-    ``inputs``: whether the files that the process reads when it starts are others than those it was started with."""
+    """The config as it may be shown, and as the fleet has left it."""
 
     before: dict[str, Any]
     after: dict[str, Any]
-    inputs: bool
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,12 @@ class ConfigFile:
         # The mark of secrets is the gateway's to change.
         before = _gateway_secrets.marked(current, "")
         after = _config.merge(applied.config, before, applied.config)
-        inputs = bool(applied.started_with) and self._fingerprint() != applied.started_with
-        return Drift(_config.shown(before), _config.shown(after), inputs)
+        return Drift(_config.shown(before), _config.shown(after))
+
+    def started_otherwise(self) -> bool:
+        """Whether the other files are not those that the fleet has started the process with; never where it did not."""
+        started_with = self._applied().started_with
+        return bool(started_with) and self._fingerprint() != started_with
 
     def _put_into_force(self, new: bytes | None, old: bytes | None, applied: _Applied) -> None:
         """Restart with ``new`` (None: with the file as it is); with what worked before if that does not come up."""

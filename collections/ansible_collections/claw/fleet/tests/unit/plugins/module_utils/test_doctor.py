@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -365,6 +367,31 @@ def test_whose_directories_there_are(gateway: Gateway) -> None:
     assert [(finding.code, finding.agent) for finding in found] == [
         ("workspace-without-agent", "coach-nobody")
     ]
+
+
+def test_databases(gateway: Gateway) -> None:
+    given_roster(gateway, "coach-anna")
+    main = Path(gateway.state_dir) / "state" / "openclaw.sqlite"
+    hers = Path(gateway.state_dir) / "agents" / "coach-anna" / "agent" / "openclaw-agent.sqlite"
+    main.parent.mkdir()
+    asked = patient(gateway, state=RUNNING)
+    assert codes(_doctor_agents.stores(asked)) == []
+    with closing(sqlite3.connect(main)) as open_one, closing(sqlite3.connect(hers)) as open_two:
+        for store in (open_one, open_two):
+            store.execute("PRAGMA journal_mode=wal")
+            store.execute("CREATE TABLE told (words TEXT)")
+            store.executemany("INSERT INTO told VALUES (?)", [("x" * 3000,)] * 50)
+            store.commit()
+            store.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        before = sorted(path.name for path in main.parent.iterdir())
+        assert codes(_doctor_agents.stores(asked)) == []
+        assert sorted(path.name for path in main.parent.iterdir()) == before
+        with main.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * 8192)
+        assert codes(_doctor_agents.stores(asked)) == ["store-corrupt"]
+    hers.write_bytes(b"nothing of the kind")
+    assert [finding.agent for finding in _doctor_agents.stores(asked)][-1] == "coach-anna"
 
 
 def test_a_link_in_the_way(gateway: Gateway) -> None:

@@ -227,6 +227,24 @@ def test_other_files_that_changed_restart_it(
     assert "new" not in (Path(gateway.config_dir) / "config.applied.json").read_text()
 
 
+def test_what_somebody_changed_is_told_and_left(
+    gateway: OfflineGateway, machine: Machine, tmp_path: Path
+) -> None:
+    unit = tmp_path / "unit"
+    file = ConfigFile(gateway, {}, [str(unit)], 1)
+    assert file.drift() == ({}, {}) and not file.started_otherwise()
+    apply(gateway, {"a": 1, "auth": {"token": "word"}}, str(unit))
+    assert file.drift().before == file.drift().after and not file.started_otherwise()
+    changed = json.dumps({"a": 2, "auth": {"token": "other"}, "meta": 1})
+    Path(gateway.config).write_text(changed)
+    drift = file.drift()
+    assert (drift.before["a"], drift.after["a"], drift.after["meta"]) == (2, 1, 1)
+    assert "other" not in str(drift)
+    unit.write_text("new")
+    assert file.started_otherwise()
+    assert Path(gateway.config).read_text() == changed and machine.deeds == RESTART
+
+
 @pytest.mark.parametrize("moment", RESTART)
 @pytest.mark.parametrize("then", [{"a": 2, "b": 1}, {"a": 3}, {"a": 1}])
 def test_a_run_that_was_killed_is_finished_by_the_next(
