@@ -12,11 +12,12 @@ REMEDIES = {
     "start": "starts the unit",
     "enable": "enables the unit",
     "restart": "restarts the unit, which gives turns that are under way their time",
+    "reload": "reloads the unit",
     "gateway": "runs the role gateway, which restarts the gateway where its config or unit was another",
     "proxy": "runs the role proxy",
     "sandbox": "runs the role sandbox",
     "coaches": "runs the role coaches",
-    "register": "runs the role coaches, which tells the app of the gateway first",
+    "register": "tells the app of the gateway, as the role coaches does",
 }
 INDEX = """# What the doctor finds
 

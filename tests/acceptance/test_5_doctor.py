@@ -154,12 +154,11 @@ NO_RECONCILER = (
 )
 EXTRA = "/etc/systemd/system/claw-extra.service"
 SQUATTER = "systemd-run --quiet --collect --unit=squatter --property=User=nobody python3 -m http.server 18789 --bind 127.0.0.1"
-FAKETIME = f"""command -v faketime >/dev/null || {{ apt-get update -qq && apt-get install -qq faketime; }} >/dev/null 2>&1
-mkdir -p {ASIDE} && cat >{ASIDE}/python <<'END' && chmod 0755 {ASIDE} {ASIDE}/python
+LATE = f"""mkdir -p {ASIDE} && cat >{ASIDE}/python <<'END' && chmod 0755 {ASIDE} {ASIDE}/python
 #!/bin/sh
-export NO_FAKE_STAT=1 FAKETIME_DONT_FAKE_MONOTONIC=1
-exec faketime -f +600s /usr/bin/python3 "$@"
-END"""
+PYTHONPATH={ASIDE} exec /usr/bin/python3 "$@"
+END
+echo 'import time; now = time.time; time.time = lambda: now() + 600' >{ASIDE}/sitecustomize.py"""
 
 FAULTS: dict[str, Fault] = {
     # Which the doctor mends
@@ -207,7 +206,7 @@ FAULTS: dict[str, Fault] = {
         "mount --bind /run/few /var/log",
         "umount /var/log && umount /run/few",
     ),
-    "clock-wrong": Fault(FAKETIME, f"rm {ASIDE}/python", hostvars={"ansible_python_interpreter": f"{ASIDE}/python"}),
+    "clock-wrong": Fault(LATE, f"rm {ASIDE}/python", hostvars={"ansible_python_interpreter": f"{ASIDE}/python"}),
     "dns-fails": nameserver("unknown"),
     "dns-slow": nameserver("slow"),
     "dns-drops-ipv6": nameserver("deaf"),

@@ -59,8 +59,7 @@ def process(patient: Patient) -> Iterator[Finding]:
     state, name = patient.state, gateway.name
     told = gateway.describe_end(state)
     if state.active == "failed" and state.exit_status == _REFUSED:
-        with _durable.lock(gateway.lock_path, _LOCK_SECONDS):
-            issues = gateway.validate()
+        issues = _issues(gateway)
         if issues:
             yield Finding(
                 "gateway-refused-config",
@@ -89,6 +88,15 @@ def process(patient: Patient) -> Iterator[Finding]:
         if int(found["NRestarts"] or 0) >= _LOOP and since < _LOOP_SECONDS:
             told = f"{found['NRestarts']} restarts, the last one {since:.0f} s ago"
             yield Finding("gateway-crash-loop", f"Gateway {name} ends again and again.", told)
+
+
+def _issues(gateway: Gateway) -> list[str]:
+    """What OpenClaw has against its files; also that it cannot make anything of them."""
+    with _durable.lock(gateway.lock_path, _LOCK_SECONDS):
+        try:
+            return gateway.validate()
+        except GatewayError as error:
+            return [str(error)]
 
 
 def _ended(gateway: Gateway) -> str:

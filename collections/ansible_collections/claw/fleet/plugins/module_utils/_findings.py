@@ -36,7 +36,7 @@ class Code(NamedTuple):
     explains: tuple[str, ...] = ()
 
 
-START, ENABLE, RESTART = "start", "enable", "restart"
+START, ENABLE, RESTART, RELOAD = "start", "enable", "restart", "reload"
 GATEWAY, PROXY, COACHES, REGISTER, SANDBOX = "gateway", "proxy", "coaches", "register", "sandbox"
 _START = "`systemctl reset-failed {unit}; systemctl start {unit}`, and look at `journalctl -u {unit}` for why it ended."
 # What is seen of a gateway because its process is not there, or another one is in its place.
@@ -369,7 +369,7 @@ CODES: dict[str, Code] = {
         ERROR, "The kernel does not have the rules on what sandboxes may reach",
         "Sandboxes may reach each other, the machine and private networks.",
         "`/opt/claw/egress/rules check` says so.",
-        "`systemctl reload {unit}`; `journalctl -u claw-egress-watch` says who took them away.", (RESTART,)),
+        "`systemctl reload {unit}`; `journalctl -u claw-egress-watch` says who took them away.", (RELOAD,)),
     # The way in
     "proxy-down": Code(
         ERROR, "The proxy does not run",
