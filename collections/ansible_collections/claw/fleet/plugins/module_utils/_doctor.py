@@ -28,6 +28,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._supervisor import Supe
 _SHOWN = 400
 _COMMAND_SECONDS = 60
 _POLL_SECONDS = 0.5
+_STARTS = 3
 
 
 class Finding(NamedTuple):
@@ -97,17 +98,17 @@ class Patient:
 
     @cached_property
     def ready(self) -> bool:
-        """Whether it can be asked. One that is starting is waited for."""
-        gateway, pid = self.gateway, 0
+        """Whether it can be asked. One that is starting is waited for, also where it needs another start."""
+        pids: set[int] = set()
         deadline = time.monotonic() + self.given.patience
-        while gateway is not None:
-            state = gateway.unit_state()
-            if not state.running or (pid and state.pid != pid):
-                return False
-            pid = state.pid
-            if state.active == "active" and gateway.ready():
+        while self.gateway is not None:
+            state = self.gateway.unit_state()
+            # What is said of it is what it came to.
+            self.__dict__["state"] = state
+            pids |= {state.pid} - {0}
+            if state.active == "active" and self.gateway.ready():
                 return True
-            if time.monotonic() >= deadline:
+            if not state.running or len(pids) > _STARTS or time.monotonic() >= deadline:
                 return False
             time.sleep(_POLL_SECONDS)
         return False

@@ -56,7 +56,7 @@ def process(patient: Patient) -> Iterator[Finding]:
     gateway = patient.gateway
     if gateway is None:
         return
-    state, name = patient.state, gateway.name
+    ready, state, name = patient.ready, patient.state, gateway.name
     told = gateway.describe_end(state)
     if state.active == "failed" and state.exit_status == _REFUSED:
         issues = _issues(gateway)
@@ -75,7 +75,7 @@ def process(patient: Patient) -> Iterator[Finding]:
             )
     elif not state.running:
         yield Finding("gateway-down", f"Gateway {name} does not run.", told, unit=gateway.unit)
-    elif not patient.ready:
+    elif not ready:
         found = unit(gateway.unit, "NRestarts")
         if found["SubState"] == "auto-restart" or int(found["NRestarts"] or 0) >= _LOOP:
             yield Finding("gateway-crash-loop", f"Gateway {name} ends again and again.", _ended(gateway))
@@ -208,7 +208,11 @@ def environment(patient: Patient) -> Iterator[Finding]:
     gateway = patient.gateway
     if gateway is None or not patient.state.pid:
         return
-    text = (patient.root / f"proc/{patient.state.pid}/environ").read_text("utf-8", "replace")
+    try:
+        text = (patient.root / f"proc/{patient.state.pid}/environ").read_text("utf-8", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        # It has ended since, which its own check tells.
+        return
     has = dict(variable.split("=", 1) for variable in text.split("\0") if "=" in variable)
     wanted = gateway.environment()
     names = ("OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH", "OPENCLAW_INCLUDE_ROOTS")

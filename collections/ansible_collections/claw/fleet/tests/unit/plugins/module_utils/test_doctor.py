@@ -557,3 +557,21 @@ def test_systemd_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_doctor.subprocess, "run", lambda *_given, **_more: refused)
     found = _doctor.examine(Patient("gw-a", "/nowhere", Given()), {"the tunnel": _doctor_ways.tunnel})
     assert codes(found) == ["check-failed"] and "Failed to connect to bus" in found[0].evidence
+
+
+def test_a_gateway_that_is_starting_is_waited_for(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_doctor, "_POLL_SECONDS", 0)
+    starting = UnitState("activating", "auto-restart", 0, "exit-code", 1)
+    ways = {
+        # It needed a second start.
+        (starting, RUNNING._replace(pid=5), starting, RUNNING): True,
+        tuple(RUNNING._replace(pid=pid) for pid in (5, 6, 7, 8)): False,
+        (starting, starting._replace(active="failed")): False,
+    }
+    for states, ready in ways.items():
+        told = iter(states)
+        object.__setattr__(gateway, "supervisor", SimpleNamespace(state=lambda told=told: next(told)))
+        asked = patient(gateway)
+        monkeypatch.setattr(Gateway, "ready", lambda _self, asked=asked: asked.state.pid == RUNNING.pid)
+        assert asked.ready is ready
+        assert asked.state == states[-1]
