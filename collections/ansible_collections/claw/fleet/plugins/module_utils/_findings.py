@@ -148,7 +148,7 @@ CODES: dict[str, Code] = {
     "gateway-stuck": Code(
         ERROR, "The gateway's own lock is left taken",
         "OpenClaw says \"another OpenClaw process owns state-lifecycle\" without another; turns fail, /readyz says that all is well.",
-        "The journal of the process that runs has these words.",
+        "The journal of the process that runs has these words within the last hour; about idle cleanup alone, three times.",
         "`systemctl restart {unit}` at a quiet time: turns that are under way end with it."),
     "gateway-out-of-memory": Code(
         WARNING, "The kernel has ended processes of the gateway for want of memory",

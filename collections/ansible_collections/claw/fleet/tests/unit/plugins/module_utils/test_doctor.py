@@ -238,6 +238,14 @@ def test_processes_that_the_kernel_has_ended(tmp_path: Path, line: str, file: st
         assert _doctor_gateway._killed(7, tmp_path) == count
 
 
+def test_a_busy_gateway_is_not_taken_for_a_stuck_one() -> None:
+    tidies = 'Idle shared-state database cleanup failed error="another OpenClaw process owns state-lifecycle"'
+    turn = "turn failed: another OpenClaw process owns state-lifecycle"
+    assert _doctor_gateway.stuck_words(["something else", tidies]) == []
+    assert _doctor_gateway.stuck_words([tidies] * 3) == [tidies] * 3
+    assert _doctor_gateway.stuck_words([tidies, turn]) == [tidies, turn]
+
+
 def test_an_openclaw_that_is_gone(gateway: Gateway) -> None:
     asked = patient(gateway)
     assert codes(_doctor_gateway.descriptor(asked)) == []
