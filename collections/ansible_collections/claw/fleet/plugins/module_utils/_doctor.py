@@ -80,10 +80,17 @@ class Patient:
         """The gateway; None where it cannot be loaded, which its own check tells."""
         try:
             found = Gateway.load(self.name, self.config_root)
-            _ = found.owner
+            _owner = found.owner
         except (GatewayError, _durable.DurableError):
             return None
         return found
+
+    @property
+    def there(self) -> Gateway:
+        """The gateway, for checks that are made only where it is there."""
+        if self.gateway is None:
+            raise LookupError(f"gateway {self.name} is not there")
+        return self.gateway
 
     @property
     def config_dir(self) -> Path:
@@ -93,8 +100,7 @@ class Patient:
     @cached_property
     def state(self) -> UnitState:
         """Its process as systemd sees it."""
-        assert self.gateway is not None
-        return self.gateway.unit_state()
+        return self.there.unit_state()
 
     @cached_property
     def ready(self) -> bool:
@@ -138,8 +144,7 @@ class Patient:
     @property
     def homes(self) -> Path:
         """The gateway's state directory."""
-        assert self.gateway is not None
-        return Path(self.gateway.state_dir)
+        return Path(self.there.state_dir)
 
 
 def run(command: Sequence[str], seconds: float = _COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:

@@ -129,8 +129,7 @@ def strangers(patient: Patient) -> Iterator[Finding]:
 
 def _known(patient: Patient) -> set[str]:
     """Whose directories are meant to be there beside those of the roster."""
-    assert patient.gateway is not None
-    manifest = Manifest(patient.gateway)
+    manifest = Manifest(patient.there)
     if patient.given.rows is None:
         return {*manifest.files, *manifest.removing}
     return {str(row["agent_id"]) for row in patient.given.rows if row["wanted"] != "removed"} | {

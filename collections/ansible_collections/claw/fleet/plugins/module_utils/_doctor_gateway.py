@@ -39,7 +39,7 @@ def descriptor(patient: Patient) -> Iterator[Finding]:
     """Whether there is such a gateway at all, and its OpenClaw."""
     try:
         gateway = Gateway.load(patient.name, patient.config_root)
-        _ = gateway.owner
+        _owner = gateway.owner
     except (GatewayError, _durable.DurableError) as error:
         yield Finding("gateway-missing", f"Gateway {patient.name} was never set up here.", str(error))
         return

@@ -98,7 +98,7 @@ def missing(packages: Iterable[str]) -> list[str]:
         return []
     command = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *wanted]
     told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
-    there = {name for name, _, status in (line.partition(" ") for line in told) if status == "installed"}
+    there = {name for name, _space, status in (line.partition(" ") for line in told) if status == "installed"}
     return [name for name in wanted if name not in there]
 
 
@@ -115,7 +115,7 @@ def _holder(locks: Iterable[str]) -> dict[str, Any]:
         with suppress(FileNotFoundError), Path(path).open("rb") as lock:
             # struct flock: type, whence, start, length, process.
             asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            kind, _, _, _, pid = struct.unpack("hhqqi4x", fcntl.fcntl(lock, fcntl.F_GETLK, asked))
+            kind, *_place, pid = struct.unpack("hhqqi4x", fcntl.fcntl(lock, fcntl.F_GETLK, asked))
             if kind != fcntl.F_UNLCK:
                 return {"path": path, "pid": pid, "command": _command(pid)}
     return NOBODY
@@ -164,7 +164,7 @@ def listening() -> list[int]:
         with suppress(OSError):
             for line in (_PROC / "net" / name).read_text().splitlines()[1:]:
                 _number, local, _remote, state, *_rest = line.split()
-                address, _, port = local.partition(":")
+                address, _colon, port = local.partition(":")
                 if state == _LISTENS and not _is_loopback(address):
                     ports.add(int(port, 16))
     return sorted(ports)

@@ -478,9 +478,10 @@ def test_where_the_tunnel_leads(gateway: Gateway, way: Path, monkeypatch: pytest
     leads: list[Any] = ["now.example.com"]
 
     def hostname(_self: Any, _wanted: str) -> str:
-        if isinstance(leads[0], Exception):
-            raise leads[0]
-        return str(leads[0])
+        led = leads[0]
+        if isinstance(led, Exception):
+            raise led  # pylint: disable=raising-bad-type
+        return str(led)
 
     monkeypatch.setattr(_doctor_ways.Cloudflared, "hostname", hostname)
     for url, found in (("https://now.example.com/gw-a", []), ("https://old.example.com/gw-a", ["url-stale"])):
