@@ -90,7 +90,7 @@ test: check postgresql ## Everything; what computes beside what waits for machin
 	@$(MAKE) --no-print-directory --output-sync=line -j2 one-lane other-lane
 
 one-lane: $(STAMP)
-	@$(MAKE) --no-print-directory -j1 sanity integration machine podman tunnel
+	@$(MAKE) --no-print-directory -j1 sanity integration podman
 
 other-lane: $(STAMP)
 	@$(MAKE) --no-print-directory -j1 molecule acceptance
