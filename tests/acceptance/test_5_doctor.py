@@ -48,6 +48,9 @@ while True:
     threading.Timer(3 if sys.argv[1] == "slow" else 0, server.sendto, (answer, asker)).start()
 """
 
+# The one that systemd knows has started the gateway itself.
+PROCESSES = f"$(systemctl show -P MainPID {UNIT}) $(pgrep -P $(systemctl show -P MainPID {UNIT}))"
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -231,8 +234,8 @@ FAULTS: dict[str, Fault] = {
         f"{kept(f'{STATE}/openclaw.json')} && {config('colour', json.dumps('red'))} && sleep 5", back(f"{STATE}/openclaw.json")
     ),
     "gateway-not-ready": Fault(
-        f"kill -STOP $(systemctl show -P MainPID {UNIT})",
-        f"kill -CONT $(systemctl show -P MainPID {UNIT})",
+        f"kill -STOP {PROCESSES}",
+        f"kill -CONT {PROCESSES}",
         extra={"doctor_ready_timeout": 8},
     ),
     "gateway-crash-loop": Fault(killed_again_and_again, f"systemctl restart {UNIT}"),
