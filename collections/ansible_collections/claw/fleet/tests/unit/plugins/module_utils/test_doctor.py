@@ -452,6 +452,31 @@ def test_units_that_do_not_run_or_are_not_there(gateway: Gateway, units: dict[st
         assert codes(_doctor_ways.egress(patient(gateway))) == egress
 
 
+@pytest.mark.parametrize(
+    ("status", "found"), [(200, []), (502, ["proxy-leads-nowhere"]), (404, ["proxy-leads-nowhere"])]
+)
+def test_a_proxy_that_does_not_lead_to_the_gateway(
+    gateway: Gateway, units: dict[str, dict[str, str]], status: int, found: list[str]
+) -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/gw-a/healthz" else 500)
+            self.end_headers()
+
+        def log_message(self, *_words: Any) -> None:
+            """Be quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        given = Given(proxy_port=server.server_address[1])
+        assert codes(_doctor_ways.proxy_leads(patient(gateway, given, ready=True))) == found
+        # Of a gateway that is away, or a proxy that does not run, other checks tell.
+        assert codes(_doctor_ways.proxy_leads(patient(gateway, given, ready=False))) == []
+        units["claw-proxy.service"] = STOPPED
+        assert codes(_doctor_ways.proxy_leads(patient(gateway, given, ready=True))) == []
+        server.shutdown()
+
+
 def test_rules_that_the_kernel_does_not_have(
     gateway: Gateway, units: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
