@@ -20,7 +20,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -74,28 +74,6 @@ class Told(Protocol):
     def complain(self, gateway: str, reason: str) -> None: ...
 
 
-@dataclass
-class Gateway:
-    """One of the machine's gateways, and how far its address has come."""
-
-    name: str
-    wanted: str
-    hostname: str = ""
-    """The one that was seen last."""
-    url: str = ""
-    """The one that the app was told last."""
-    due: float = 0.0
-    pause: float = FIRST_PAUSE_SECONDS
-    trouble: str = ""
-    complained: str = ""
-
-    def put_off(self, now: float, trouble: str) -> None:
-        """Try again later, the later the longer it goes on."""
-        self.trouble = trouble
-        self.due = now + self.pause * secrets.SystemRandom().uniform(0.5, 1)
-        self.pause = min(self.pause * 2, LONGEST_PAUSE_SECONDS)
-
-
 class Damper:
     """How long a name has to hold before it is believed: at once, unless names come and go."""
 
@@ -111,6 +89,29 @@ class Damper:
         return 0.0 if beyond <= 0 else min(2.0 ** (beyond - 1), LONGEST_HOLD_SECONDS)
 
 
+@dataclass
+class Gateway:
+    """One of the machine's gateways, and how far its address has come."""
+
+    name: str
+    wanted: str
+    hostname: str = ""
+    """The one that was seen last."""
+    damper: Damper = field(default_factory=Damper)
+    away_since: float | None = None
+    """Since when there is no tunnel."""
+    due: float = 0.0
+    pause: float = FIRST_PAUSE_SECONDS
+    trouble: str = ""
+    complained: str = ""
+
+    def put_off(self, now: float, trouble: str) -> None:
+        """Try again later, the later the longer it goes on."""
+        self.trouble = trouble
+        self.due = now + self.pause * secrets.SystemRandom().uniform(0.5, 1)
+        self.pause = min(self.pause * 2, LONGEST_PAUSE_SECONDS)
+
+
 class Watch:
     """All gateways of the machine."""
 
@@ -119,8 +120,6 @@ class Watch:
         self._tunnel = tunnel
         self._way = way
         self._app = app
-        self._dampers = {gateway.name: Damper() for gateway in self.gateways}
-        self._away_since: dict[str, float] = {}
         self.stale = False
         """Whether a gateway has refused the token that this process has of it."""
 
@@ -132,13 +131,12 @@ class Watch:
             except TunnelError as error:
                 self._away(gateway, str(error), now)
                 continue
-            self._away_since.pop(gateway.name, None)
+            gateway.away_since = None
             if hostname != gateway.hostname:
-                first = not gateway.hostname
                 gateway.hostname, gateway.pause = hostname, FIRST_PAUSE_SECONDS
-                hold = self._dampers[gateway.name].hold(now)
-                gateway.due = now if first else now + hold
-                if hold and not first:
+                hold = gateway.damper.hold(now)
+                gateway.due = now + hold
+                if hold:
                     gateway.trouble = (
                         f"its name changes too often; {hostname} has to hold for {hold:.0f} s first"
                     )
@@ -169,14 +167,15 @@ class Watch:
         except TunnelError as error:
             gateway.put_off(now, str(error))
             return
-        gateway.url, gateway.trouble, gateway.complained = url, "", ""
+        gateway.trouble, gateway.complained = "", ""
         gateway.due, gateway.pause = now + AGAIN_SECONDS, FIRST_PAUSE_SECONDS
 
     def _away(self, gateway: Gateway, trouble: str, now: float) -> None:
         """There is no tunnel; what comes back is looked at at once."""
-        since = self._away_since.setdefault(gateway.name, now)
+        if gateway.away_since is None:
+            gateway.away_since = now
         gateway.trouble, gateway.due = trouble, now
-        if now - since >= GIVEN_UP_SECONDS:
+        if now - gateway.away_since >= GIVEN_UP_SECONDS:
             self._complain(gateway)
 
     def _complain(self, gateway: Gateway) -> None:
@@ -205,8 +204,9 @@ def run(watch: Watch, say: Callable[[str], None]) -> int:
     began, said = time.monotonic(), ""
     while True:
         watch.look(time.monotonic())
-        if said != watch.sentence():
-            said = watch.sentence()
+        sentence = watch.sentence()
+        if sentence != said:
+            said = sentence
             say(said)
         if watch.stale and time.monotonic() - began > YOUNG_SECONDS:
             say("A gateway's token was changed. Starting anew, to read it as it is now")
