@@ -13,16 +13,14 @@ import json
 import os
 import secrets
 import socket
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as Late
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient, run, stopped, unit
+from ansible_collections.claw.fleet.plugins.module_utils._machine import resolve
 
 _FULL_PERCENT = 90
 _CLOCK_SECONDS = 30
@@ -106,22 +104,11 @@ def names(patient: Patient) -> Iterator[Finding]:
 
 
 def _looked_up(host: str) -> Iterator[Finding]:
-    began = time.monotonic()
-    pool = ThreadPoolExecutor(1)
-    asked = pool.submit(socket.getaddrinfo, host, None)
-    pool.shutdown(wait=False)
-    try:
-        asked.result(_PATIENCE_SECONDS)
-    except (OSError, Late) as error:
-        yield Finding(
-            "dns-fails",
-            f"The name {host} is not found.",
-            str(error) or f"no answer within {_PATIENCE_SECONDS} s",
-        )
-        return
-    seconds = time.monotonic() - began
-    if seconds > _SLOW_SECONDS:
-        yield Finding("dns-slow", f"To look up {host} takes long.", f"{seconds:.1f} s")
+    told = resolve(host, _PATIENCE_SECONDS)
+    if told["error"]:
+        yield Finding("dns-fails", f"The name {host} is not found.", told["error"])
+    elif told["seconds"] > _SLOW_SECONDS:
+        yield Finding("dns-slow", f"To look up {host} takes long.", f"{told['seconds']:.1f} s")
 
 
 def _urls(patient: Patient) -> list[Any]:
