@@ -13,7 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.claw.fleet.plugins.module_utils import _doctor, _doctor_agents, _doctor_machine
 from ansible_collections.claw.fleet.plugins.module_utils._coach import CoachListError, check_rows
 from ansible_collections.claw.fleet.plugins.module_utils._coach_api import ApiError, Client, OptionsError
-from ansible_collections.claw.fleet.plugins.modules.fleet_doctor import ARGUMENT_SPEC, MACHINES
+from ansible_collections.claw.fleet.plugins.modules.fleet_doctor import ARGUMENT_SPEC
 
 _FIELDS = (
     "agent_id", "wanted", "generation", "status", "observed_generation", "reason",
@@ -36,7 +36,9 @@ class ActionModule(ActionBase):
         gateway = args["gateway"] or str((task_vars or {}).get("inventory_hostname") or "")
         given, found = _of_app(args)
         told = [_doctor.told(finding, gateway) for finding in found]
-        told += self._on_machine({**{name: args[name] for name in MACHINES}, **given}, gateway, task_vars)
+        told += self._on_machine(
+            {**{name: args[name] for name in _doctor.MACHINE_OPTIONS}, **given}, gateway, task_vars
+        )
         findings = _doctor.sorted_by_weight(told)
         result |= {
             "changed": False,

@@ -21,10 +21,27 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ansible_collections.claw.fleet.plugins.module_utils import _durable
 from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES, SEVERITIES
-from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError, Served
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
+    DEFAULT_CONFIG_ROOT,
+    Gateway,
+    GatewayError,
+    Served,
+)
 from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries, Roster, RosterError
 from ansible_collections.claw.fleet.plugins.module_utils._supervisor import SupervisorError, UnitState
 
+MACHINE_OPTIONS: dict[str, Any] = {
+    "gateway": {"type": "str", "default": ""},
+    "config_root": {"type": "path", "default": DEFAULT_CONFIG_ROOT},
+    "machine": {"type": "bool", "default": True},
+    "url": {"type": "str", "default": ""},
+    "coach_api_url": {"type": "str", "default": ""},
+    "dns_hosts": {"type": "list", "elements": "str", "default": []},
+    "proxy_port": {"type": "int", "default": 0},
+    "files": {"type": "dict", "default": {}},
+    "ready_timeout": {"type": "int", "default": 60},
+}
+"""What the machine is told of what it is given: the options of doc fragment claw.fleet.doctor."""
 _SHOWN = 400
 _COMMAND_SECONDS = 60
 _POLL_SECONDS = 0.5

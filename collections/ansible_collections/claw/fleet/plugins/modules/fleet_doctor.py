@@ -20,6 +20,7 @@ description:
 author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
   - claw.fleet.django
+  - claw.fleet.doctor
   - claw.fleet.attributes
 attributes:
   check_mode:
@@ -39,47 +40,10 @@ options:
     description:
       - As for other modules.
     required: false
-  gateway:
-    description: The name of the gateway. Empty for a machine without one, such as a control node.
-    type: str
-    default: ""
-  config_root:
-    description: The directory that holds a directory for each gateway of this machine.
-    type: path
-    default: /etc/claw
-  machine:
-    description: Whether to look at what is once on a machine, too.
-    type: bool
-    default: true
-  url:
-    description: Where the app should reach the gateway. Empty where a tunnel says so.
-    type: str
-    default: ""
   unclaimed:
     description: Whether to look at coaches whom no gateway has claimed, too. Of several gateways one has to.
     type: bool
     default: false
-  coach_api_url:
-    description: Where agents ask the app. Empty if that is not to be compared.
-    type: str
-    default: ""
-  dns_hosts:
-    description: Names to look up on the machine, beside those that the gateway and its agents ask.
-    type: list
-    elements: str
-    default: []
-  proxy_port:
-    description: The port of the machine's proxy; V(0) where there is none.
-    type: int
-    default: 0
-  files:
-    description: The SHA-256 that files of the proxy should have, by their paths.
-    type: dict
-    default: {}
-  ready_timeout:
-    description: Seconds that a gateway which is starting is waited for.
-    type: int
-    default: 60
   fail_on:
     description: Of which severity a finding has to be for the module to fail. The result is the same.
     type: str
@@ -150,26 +114,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.claw.fleet.plugins.module_utils._coach_api import DJANGO_ARGUMENT_SPEC
+from ansible_collections.claw.fleet.plugins.module_utils._doctor import MACHINE_OPTIONS
 from ansible_collections.claw.fleet.plugins.module_utils._findings import SEVERITIES
-from ansible_collections.claw.fleet.plugins.module_utils._gateway import DEFAULT_CONFIG_ROOT
 
-MACHINES: dict[str, Any] = {
-    "gateway": {"type": "str", "default": ""},
-    "config_root": {"type": "path", "default": DEFAULT_CONFIG_ROOT},
-    "machine": {"type": "bool", "default": True},
-    "url": {"type": "str", "default": ""},
-    "coach_api_url": {"type": "str", "default": ""},
-    "dns_hosts": {"type": "list", "elements": "str", "default": []},
-    "proxy_port": {"type": "int", "default": 0},
-    "files": {"type": "dict", "default": {}},
-    "ready_timeout": {"type": "int", "default": 60},
-}
-"""What the machine is told too."""
 ARGUMENT_SPEC: dict[str, Any] = {
     **DJANGO_ARGUMENT_SPEC,
     "api_url": {**DJANGO_ARGUMENT_SPEC["api_url"], "required": False},
     "api_token": {**DJANGO_ARGUMENT_SPEC["api_token"], "required": False},
-    **MACHINES,
+    **MACHINE_OPTIONS,
     "fail_on": {"type": "str", "choices": [*SEVERITIES, "never"], "default": "error"},
     "unclaimed": {"type": "bool", "default": False},
 }

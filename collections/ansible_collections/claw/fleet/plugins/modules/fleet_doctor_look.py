@@ -13,6 +13,7 @@ description:
     never gets its token.
 author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
+  - claw.fleet.doctor
   - claw.fleet.attributes
 attributes:
   check_mode:
@@ -24,18 +25,6 @@ attributes:
   idempotent:
     support: full
 options:
-  gateway:
-    description: The name of the gateway. Empty for a machine without one.
-    type: str
-    default: ""
-  config_root:
-    description: The directory that holds a directory for each gateway of this machine.
-    type: path
-    default: /etc/claw
-  machine:
-    description: Whether to look at what is once on a machine, too.
-    type: bool
-    default: true
   app:
     description: What the app knows of the gateway, with hashes of secrets; empty if it knows no such. Not given if that is not known.
     type: dict
@@ -43,31 +32,6 @@ options:
     description: The app's rows of the gateway's coaches. Not given if they are not known.
     type: list
     elements: dict
-  url:
-    description: Where the app should reach the gateway. Empty where a tunnel says so.
-    type: str
-    default: ""
-  coach_api_url:
-    description: Where agents ask the app. Empty if that is not to be compared.
-    type: str
-    default: ""
-  dns_hosts:
-    description: Names to look up, beside those that the gateway and its agents ask.
-    type: list
-    elements: str
-    default: []
-  proxy_port:
-    description: The port of the machine's proxy; V(0) where there is none.
-    type: int
-    default: 0
-  files:
-    description: The SHA-256 that files of the proxy should have, by their paths.
-    type: dict
-    default: {}
-  ready_timeout:
-    description: Seconds that a gateway which is starting is waited for.
-    type: int
-    default: 60
 seealso:
   - module: claw.fleet.fleet_doctor
 """
@@ -97,20 +61,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.claw.fleet.plugins.module_utils import _doctor, _doctor_round
-from ansible_collections.claw.fleet.plugins.module_utils._gateway import DEFAULT_CONFIG_ROOT
 
 ARGUMENT_SPEC: dict[str, Any] = {
-    "gateway": {"type": "str", "default": ""},
-    "config_root": {"type": "path", "default": DEFAULT_CONFIG_ROOT},
-    "machine": {"type": "bool", "default": True},
+    **_doctor.MACHINE_OPTIONS,
     "app": {"type": "dict"},
     "rows": {"type": "list", "elements": "dict"},
-    "url": {"type": "str", "default": ""},
-    "coach_api_url": {"type": "str", "default": ""},
-    "dns_hosts": {"type": "list", "elements": "str", "default": []},
-    "proxy_port": {"type": "int", "default": 0},
-    "files": {"type": "dict", "default": {}},
-    "ready_timeout": {"type": "int", "default": 60},
 }
 
 

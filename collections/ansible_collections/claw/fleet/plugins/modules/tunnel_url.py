@@ -17,6 +17,7 @@ description:
     this module where it cannot go on before the app knows.
 author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
+  - claw.fleet.gateway
   - claw.fleet.attributes
 attributes:
   check_mode:
@@ -28,14 +29,6 @@ attributes:
   idempotent:
     support: full
 options:
-  gateway:
-    description: The gateway's name.
-    type: str
-    required: true
-  config_root:
-    description: Where the machine's gateways have their descriptors.
-    type: path
-    default: /etc/claw
   tunnel_dir:
     description: Where the role P(claw.fleet.tunnel#role) has put what it knows.
     type: path
