@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 STAMP := $(VENV)/.installed
 COLLECTION := collections/ansible_collections/claw/fleet
+UNITS := tests/unit tests/coachlist tests/bench tests/cli $(COLLECTION)/tests/unit
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export CLAW_CACHE_DIR ?= $(CURDIR)/.cache
@@ -38,7 +39,9 @@ down: $(STAMP) ## Stop the demo and remove everything it made
 clean: down ## down, and forget the cached images, OpenClaw's tree and the virtual environment
 	rm -rf .cache .venv .mypy_cache .ruff_cache .pytest_cache
 
-check: lint types unit ## Before every commit: lint, types and units, under two minutes
+check: $(STAMP) ## Before every commit: lint, types and the quick units, under two minutes
+	@$(MAKE) --no-print-directory --output-sync=line -j2 lint types
+	@pytest -q -n 2 -m "not slow" $(UNITS)
 
 lint: $(STAMP)
 	@ruff check --quiet . && ruff format --check --quiet .
@@ -49,8 +52,8 @@ lint: $(STAMP)
 types: $(STAMP)
 	@mypy --no-error-summary
 
-unit: $(STAMP)
-	@pytest -q -n 2 tests/unit tests/coachlist tests/bench tests/cli $(COLLECTION)/tests/unit
+unit: $(STAMP) ## All units
+	@pytest -q -n 2 $(UNITS)
 
 sanity: $(STAMP) ## ansible-test sanity and units, in environments of their own
 	@tests/ansible-test sanity
@@ -86,7 +89,7 @@ acceptance: $(STAMP) ## make up and everything it promises, on a bench of its ow
 fire: $(STAMP) ## What of acceptance takes longest: bad machines, rotation, adoption, a run by itself, a few kills and images
 	@pytest -q tests/acceptance -m fire
 
-test: check postgresql ## Everything; what computes beside what waits for machines
+test: lint types unit postgresql ## Everything; what computes beside what waits for machines
 	@$(MAKE) --no-print-directory --output-sync=line -j2 one-lane other-lane
 
 one-lane: $(STAMP)

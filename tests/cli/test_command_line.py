@@ -14,6 +14,8 @@ import pytest
 
 from .documents import KEY, CommandLine, body, document, make, operation, parameter
 
+pytestmark = pytest.mark.slow
+
 PAGE = {
     "type": "object",
     "properties": {"next": {"type": "string"}, "results": {"type": "array", "items": {}}},

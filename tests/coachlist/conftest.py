@@ -60,6 +60,8 @@ def configured(settings: Any) -> None:
     """Settings as a deployment has them, with secrets of our own."""
     settings.COACHLIST_ENCRYPTION_KEYS = [ENCRYPTION_KEY]
     settings.COACHLIST_SERVICE_TOKENS = [SERVICE_TOKEN, OLD_SERVICE_TOKEN]
+    # People's passwords are Django's business, and a good hash of one takes its time.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     # No address that the tests ask is behind the proxy of the machine they run on.
     os.environ["NO_PROXY"] = "127.0.0.1,localhost"
     cache.clear()

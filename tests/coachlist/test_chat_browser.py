@@ -19,6 +19,7 @@ from .test_ask import FIRST, LAST
 from .test_tunnel import refusing
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(
         bool(MISSING),

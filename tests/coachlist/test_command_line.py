@@ -12,7 +12,7 @@ from tests.cli.documents import CommandLine, make
 
 from .conftest import API, MakeCoach
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 KEY, OTHER = "the-key-of-anna", "the-key-of-bert"
 

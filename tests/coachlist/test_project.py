@@ -250,6 +250,7 @@ WSGI = ["-c", "import claw_fleet.coachlist_project.wsgi"]
 MANAGE = ["-m", "claw_fleet.coachlist_project.manage", "check"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [WSGI, MANAGE], ids=["wsgi", "manage"])
 @pytest.mark.parametrize(
     ("changes", "word"),
@@ -272,6 +273,7 @@ def test_it_refuses_to_start_unconfigured(
     assert "nonsense" not in done.stderr and ENCRYPTION_KEY not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [WSGI, MANAGE], ids=["wsgi", "manage"])
 @pytest.mark.parametrize("variables", [CONFIGURED, {"COACHLIST_DEBUG": "1"}], ids=["configured", "debug"])
 def test_it_starts_configured_or_for_development(
@@ -281,6 +283,7 @@ def test_it_starts_configured_or_for_development(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_djangos_own_deployment_check_has_nothing_to_say(tmp_path: Path) -> None:
     behind_tls = {"COACHLIST_HTTPS_REDIRECT": "1", "COACHLIST_HSTS_SECONDS": "31536000"}
     behind_a_tunnel = {
@@ -292,6 +295,7 @@ def test_djangos_own_deployment_check_has_nothing_to_say(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_new_sqlite_database_is_in_wal_mode(tmp_path: Path) -> None:
     migrate = [*MANAGE[:-1], "migrate", "--verbosity=0"]
     assert start(migrate, tmp_path, **CONFIGURED).returncode == 0

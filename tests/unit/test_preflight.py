@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import re
 from typing import Any
 
 import pytest
@@ -21,72 +20,78 @@ MACHINE = {
 }
 
 
-@pytest.mark.parametrize(
-    ("machine", "provider", "words"),
-    [
-        (
-            {"python_version": "3.9.2"},
-            {},
-            "box runs modules with Python 3.9.2, and they need 3.11 or later. Give ansible_python_interpreter",
-        ),
-        (
-            {"distribution": "Ubuntu", "distribution_version": "24.04"},
-            {},
-            "box is Ubuntu 24.04 on x86_64 with systemd. A gateway needs Debian 12 or 13",
-        ),
-        (
-            {},
-            {"api": "smoke-signals"},
-            "x cannot be used: api is 'smoke-signals'; it must be one of openai-comp",
-        ),
-        (
-            {},
-            {"base_url": "m.example.com"},
-            "x cannot be used: base_url is 'm.example.com'; it must be a URL",
-        ),
-        ({}, {"api_key": " "}, "x cannot be used: api_key is empty; give the key"),
-        ({}, {"models": []}, "x cannot be used: models must be a list of ids"),
-        ({}, {"models": [{"name": "m"}]}, "x cannot be used: models must be a list of ids"),
-    ],
-)
-def test_what_cannot_work_is_named_before_anything_is_changed(
-    tmp_path: Path, machine: dict[str, Any], provider: dict[str, Any], words: str
-) -> None:
-    ansible = Ansible(tmp_path)
-    facts = {**MACHINE, **machine, "cacheable": True}
-    role = {"name": "claw.fleet.gateway", "tasks_from": "preflight"}
-    play = {
-        "hosts": "box",
-        "connection": "local",
-        "gather_facts": False,
-        "vars": {"gateway_providers": {"x": {**PROVIDER, **provider}}, "gateway_model": "x/m"},
-        "tasks": [{"ansible.builtin.set_fact": facts}, {"ansible.builtin.include_role": role}],
-    }
-    done = ansible.run("playbook", "-i", "box,", "-vvv", ansible.write("play.yml", json.dumps([play])))
-    told = " ".join((done.stdout + done.stderr).split())
-    assert done.returncode != 0
-    assert words in told
-    assert KEY not in told
+# What is given, and what is said of it.
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "an old Python": (
+        {"machine": {"python_version": "3.9.2"}},
+        "box runs modules with Python 3.9.2, and they need 3.11 or later. Give ansible_python_interpreter",
+    ),
+    "another distribution": (
+        {"machine": {"distribution": "Ubuntu", "distribution_version": "22.04"}},
+        "box is Ubuntu 22.04 on x86_64 with systemd. A gateway needs Debian 12 or 13",
+    ),
+    "an api that is none": (
+        {"provider": {"api": "smoke-signals"}},
+        "x cannot be used: api is 'smoke-signals'; it must be one of openai-comp",
+    ),
+    "an address that is none": (
+        {"provider": {"base_url": "m.example.com"}},
+        "x cannot be used: base_url is 'm.example.com'; it must be a URL",
+    ),
+    "an empty key": ({"provider": {"api_key": " "}}, "x cannot be used: api_key is empty; give the key"),
+    "no models": ({"provider": {"models": []}}, "x cannot be used: models must be a list of ids"),
+    "models that are none": (
+        {"provider": {"models": [{"name": "m"}]}},
+        "x cannot be used: models must be a list of ids",
+    ),
+    "a home of its own": ({"environment": {"HOME": "/root"}}, "gateway_environment has HOME."),
+    "another state": (
+        {"environment": {"OPENCLAW_STATE_DIR": "/"}},
+        "gateway_environment has OPENCLAW_STATE_DIR.",
+    ),
+    "a name with a blank": ({"environment": {"A B": "c"}}, "gateway_environment has A B."),
+    "a value of two lines": ({"environment": {"A": "b\nc"}}, "gateway_environment has A."),
+}
 
 
-@pytest.mark.parametrize(
-    "given", [{"HOME": "/root"}, {"OPENCLAW_STATE_DIR": "/"}, {"A B": "c"}, {"A": "b\nc"}]
-)
-def test_an_environment_that_takes_over_the_roles_own_is_refused(
-    tmp_path: Path, given: dict[str, str]
-) -> None:
-    ansible = Ansible(tmp_path)
-    role = {"name": "claw.fleet.gateway", "tasks_from": "preflight"}
-    play = {
-        "hosts": "box",
-        "connection": "local",
-        "gather_facts": False,
-        "vars": {"gateway_providers": {"x": PROVIDER}, "gateway_model": "x/m", "gateway_environment": given},
-        "tasks": [
-            {"ansible.builtin.set_fact": {**MACHINE, "cacheable": True}},
-            {"ansible.builtin.include_role": role},
-        ],
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What is said of each, by one run with a machine for each; no key is in it."""
+    ansible = Ansible(tmp_path_factory.mktemp("preflight"))
+    hosts = {what: f"host{number}" for number, what in enumerate(WRONG)}
+    plays = [
+        {
+            "hosts": "all",
+            "connection": "local",
+            "gather_facts": False,
+            "tasks": [
+                {
+                    "ansible.builtin.set_fact": {name: "{{ machine." + name + " }}" for name in MACHINE}
+                    | {"cacheable": True}
+                },
+                {"ansible.builtin.include_role": {"name": "claw.fleet.gateway", "tasks_from": "preflight"}},
+            ],
+        }
+    ]
+    described = {
+        hosts[what]: {
+            "ansible_host": "box",
+            "machine": {**MACHINE, **given.get("machine", {})},
+            "gateway_providers": {"x": {**PROVIDER, **given.get("provider", {})}},
+            "gateway_model": "x/m",
+            "gateway_environment": given.get("environment", {}),
+        }
+        for what, (given, _) in WRONG.items()
     }
-    done = ansible.run("playbook", "-i", "box,", ansible.write("play.yml", json.dumps([play])))
-    assert done.returncode != 0
-    assert f"gateway_environment has {next(iter(given))}." in " ".join((done.stdout + done.stderr).split())
+    inventory = ansible.write("hosts.json", {"all": {"hosts": described}})
+    done = ansible.run("playbook", "-i", inventory, "-vvv", ansible.write("plays.json", plays))
+    output = " ".join((done.stdout + done.stderr).split())
+    assert KEY not in output
+    refused = re.split(r"(?:fatal|failed): \[(host\d+)\]", output)
+    by_host = dict(zip(reversed(refused[1::2]), reversed(refused[2::2]), strict=True))
+    return {what: by_host[host] for what, host in hosts.items()}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_cannot_work_is_named_before_anything_is_changed(told: dict[str, str], what: str) -> None:
+    assert WRONG[what][1] in told[what]

@@ -139,6 +139,15 @@ def test_what_is_wrong_is_told_before_anything_is_changed(what: str) -> None:
         assert sh(OLD, f"find {places} -newer /root/before -not -type d") == ""
 
 
+def test_no_host_takes_over_from_one_that_failed() -> None:
+    came = play(f"{NEW},new-too", machine_dns_names=["app.invalid"], machine_packages=["nano"])
+    assert came.rc != 0 and came.changed == 0, came.output
+    assert (
+        "new failed in what it does for all gateways of new: see above. Nothing was changed for new-too"
+        in came.words
+    )
+
+
 def test_a_name_that_is_slow_is_warned_of(tmp_path: Path) -> None:
     came = play(
         OLD, playbook=chapter(tmp_path, "soundness"), machine_dns_slow=-1, machine_dns_names=["localhost"]

@@ -38,6 +38,8 @@ from ansible_collections.claw.fleet.tests.unit.plugins.run_action import run_act
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.slow
+
 REFUSALS = (AgentsError, DurableError, RosterError)
 COACHES = (1, 2, 3)
 OWN = ("lock", "manifest.json", "config.applied.json")

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from ansible_collections.claw.fleet.tests.unit.plugins.cli import Ansible
 from ansible_collections.claw.fleet.tests.unit.plugins.coach_list import TOKEN, CoachList, row
+
+pytestmark = pytest.mark.slow
 
 GATEWAY_TOKEN = "0f" * 24
 PLAY = """

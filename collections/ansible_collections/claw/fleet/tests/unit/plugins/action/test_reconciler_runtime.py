@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.claw.fleet.plugins.action.reconciler_runtime import built, identity
 
+pytestmark = pytest.mark.slow
+
 GALAXY_YML = """
 namespace: claw
 name: sample

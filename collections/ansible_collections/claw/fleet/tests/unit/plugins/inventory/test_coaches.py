@@ -21,6 +21,8 @@ from ansible_collections.claw.fleet.tests.unit.plugins.coach_list import (
     settled,
 )
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "{{ 7*7 }} {% raw %} \u202e \"' \\ !unsafe"
 GOLDEN = Path(__file__).with_name("golden.json")
 
