@@ -1,15 +1,16 @@
 """The doctor: each fault is made on the machine, is found by exactly its code, and is gone once it was mended.
 
-What `--tags fix` mends it mends here; everything else is undone as its page says, or by taking away what was done. Faults of
-sandboxes, of their way out and of tunnels need what this fleet does not have: the unit tests make them on files and stand-ins.
-So they do with what cannot be brought about here: a kernel that ends processes for want of memory, a gateway that lost sight of
-its roster or answers without a token, an OpenClaw that is gone. Three are made by a stand-in on the machine itself: the words of
-a stuck gateway are put into its journal, the clock is wrong for the doctor's process alone, and the reconciler's units are empty.
+What `--tags fix` mends it mends here; everything else is undone as its page says, or by taking away what was done. Those of
+tunnels are made in the Molecule scenario tunnel. What cannot be brought about here the unit tests make on files and stand-ins: a
+kernel that ends processes for want of memory, a gateway that lost sight of its roster or its guard. Three are made by a stand-in
+on the machine itself: the words of a stuck gateway are put into its journal, the clock is wrong for the doctor's process alone,
+and the reconciler's units are empty.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ CONFIG, STATE = f"/etc/claw/{GATEWAY}", f"/var/lib/claw/{GATEWAY}"
 UNIT = f"openclaw-gateway@{GATEWAY}.service"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d"
 CREDENTIALS = f"{STATE}/credentials/{COACH}/.credentials.json"
+STORE = f"{STATE}/agents/{COACH}/agent/openclaw-agent.sqlite"
 ASIDE = "/root/doctor"
 SET = "import json, sys; path, name, value = sys.argv[1:]; config = json.load(open(path)); *names, last = name.split('.'); inner = config\nfor key in names: inner = inner[key]\ninner.pop(last, None) if value == 'null' else inner.update({last: json.loads(value)}); open(path, 'w').write(json.dumps(config, indent=2))"
 NAMES = """
@@ -194,6 +196,14 @@ FAULTS: dict[str, Fault] = {
     "api-url-stale": Fault(f"sed -i 's,http://,http://gone.,' {CREDENTIALS}"),
     "proxy-down": Fault("systemctl stop claw-proxy"),
     "proxy-drifted": Fault(f"echo '# mine' >>/etc/claw-proxy/gateways.d/{GATEWAY}.conf"),
+    "proxy-leads-nowhere": Fault(
+        'nft "table inet doctor { chain output { type filter hook output priority 0; meta skuid '
+        "$(stat -c %u /proc/$(systemctl show -P MainPID claw-proxy)) tcp dport 18789 reject; }; }\"",
+        before="nft delete table inet doctor",
+    ),
+    "firewall-missing": Fault("nft delete table inet claw_machine"),
+    "openclaw-missing": Fault(f"mkdir -p {ASIDE} && mv /opt/claw/openclaw {ASIDE}/"),
+    "endpoint-open": Fault(stopped(config("gateway.auth.mode", json.dumps("none")))),
     "timer-failed": Fault(f"{RECONCILER} systemctl stop claw-reconciler.timer"),
     "unit-failed": Fault(
         f"printf '[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/usr/bin/test -e {EXTRA}.ok\\n' >{EXTRA}; "
@@ -263,6 +273,11 @@ FAULTS: dict[str, Fault] = {
     "manifest-broken": Fault(
         f"{kept(f'{CONFIG}/manifest.json')} && truncate -s 20 {CONFIG}/manifest.json", back(f"{CONFIG}/manifest.json")
     ),
+    "store-corrupt": Fault(
+        stopped(f"{kept(STORE)} && printf 'no database of anybody' | dd of={STORE} conv=notrunc status=none"),
+        stopped(back(STORE)),
+    ),
+    "key-broken": Fault(f"{kept(CREDENTIALS)} && echo '{{' >{CREDENTIALS}", back(CREDENTIALS)),
     "workspace-without-agent": Fault(
         f"mkdir {STATE}/workspaces/coach-nobody", f"mkdir -p {STATE}/removed && mv {STATE}/workspaces/coach-nobody {STATE}/removed/"
     ),
@@ -277,6 +292,33 @@ FAULTS: dict[str, Fault] = {
         back(f"{STATE}/workspaces/{COACH}/AGENTS.md"),
     ),
 }  # fmt: skip
+
+IMAGE = f'$(python3 -c \'import json; print(json.load(open("{CONFIG}/sandbox.json"))["image"])\')'
+
+
+def used_then_another_image(fleet: Fleet) -> None:
+    """Have a sandbox, and then another image by the same name, as a build in between leaves it."""
+    reply = fleet.ask(COACH, 'tool:exec {"command": "true"}')
+    assert reply.status == 200, reply
+    fleet.sh(f"docker commit --pause=false $(docker ps --quiet --filter name={COACH} | head -1) {IMAGE}")
+
+
+# With sandboxes for tools
+SANDBOX_FAULTS: dict[str, Fault] = {
+    "sandbox-image-missing": Fault(f"docker image rm --force {IMAGE}"),
+    "sandbox-stale": Fault(used_then_another_image),
+    "sandbox-watch-down": Fault("systemctl stop claw-sandbox-workspaces"),
+    "egress-down": Fault("systemctl stop claw-egress"),
+    "egress-rules-missing": Fault(
+        "systemctl kill --signal=STOP claw-egress-watch && nft delete table inet claw_sandbox",
+        before="systemctl kill --signal=CONT claw-egress-watch",
+    ),
+    "sandbox-without-engine": Fault(
+        "systemctl stop docker.socket docker.service", "systemctl start docker.socket docker.service"
+    ),
+}
+if os.environ.get("CLAW_DEMO_ENGINE") != "none":
+    FAULTS |= SANDBOX_FAULTS
 
 
 def look(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,6 @@ from typing import Any
 import httpx
 import pytest
 import testinfra
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-
 from clawbench import asking
 from clawbench.coachlist import CoachList
 from clawbench.hosts import Bench

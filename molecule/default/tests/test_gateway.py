@@ -6,16 +6,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import testinfra
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-
 from clawbench.hosts import Bench
 from clawbench.inventory import MACHINE
 from clawbench.shell import until

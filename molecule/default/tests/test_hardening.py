@@ -6,16 +6,12 @@ import json
 import os
 import re
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import testinfra
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-
 from clawbench import asking
 from clawbench.coachlist import CoachList
 from clawbench.hosts import Bench

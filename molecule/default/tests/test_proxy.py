@@ -6,16 +6,12 @@ import http.client
 import json
 import os
 import re
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import testinfra
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-
 from clawbench.hosts import Bench
 from clawbench.inventory import MACHINE
 

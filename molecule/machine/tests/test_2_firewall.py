@@ -145,6 +145,27 @@ def test_ports_of_containers_are_closed_unless_they_are_named(containers: str) -
         sh(NEW, "systemctl reload claw-firewall")
 
 
+# Somebody who takes all rules away, all the time, while it is loaded.
+_FLUSHED = """
+(for _each in $(seq 400); do nft flush ruleset; done) &
+for _each in $(seq 40); do
+    /opt/claw/machine/firewall load 2>/dev/null || true
+    nft --stateless list table inet claw_machine >/dev/null 2>&1 || ! /opt/claw/machine/firewall check || echo "none passes for proven"
+done
+wait
+"""
+
+
+def test_rules_that_somebody_takes_away_are_missed() -> None:
+    kept = rules(OLD)
+    try:
+        assert sh(OLD, _FLUSHED) == ""
+    finally:
+        sh(OLD, "systemctl reload claw-firewall; sed /flush/d /etc/nftables.conf | nft -f -")
+    assert rules(OLD) == kept
+    assert sh(OLD, "/opt/claw/machine/firewall check && echo whole") == "whole"
+
+
 def test_nobody_is_locked_out() -> None:
     """A firewall through which no new connection comes goes again by itself, and the machine never starts with it."""
     before = sh(OLD, "nft --stateless list table inet claw_machine; cat /etc/claw-machine/firewall.nft")

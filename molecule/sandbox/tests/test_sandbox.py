@@ -9,7 +9,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,6 @@ from typing import Any
 import httpx
 import pytest
 import testinfra
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "collections"))
-
 from ansible_collections.claw.fleet.plugins.module_utils._audit import HOGS, NAMES
 from clawbench import asking, surroundings
 from clawbench.coachlist import CoachList

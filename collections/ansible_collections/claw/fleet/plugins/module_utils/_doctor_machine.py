@@ -36,7 +36,7 @@ _RECONCILER = "claw-reconciler.service"
 # Told by codes of their own.
 _KNOWN_UNITS = (
     "claw-reconciler.", "claw-proxy.", "claw-egress.", "claw-egress-rules.", "claw-egress-watch.", "claw-tunnel.",
-    "claw-tunnel-watch.", "claw-sandbox-workspaces", "claw-podman@",
+    "claw-tunnel-watch.", "claw-sandbox-workspaces", "claw-podman@", "claw-firewall.",
 )  # fmt: skip
 
 

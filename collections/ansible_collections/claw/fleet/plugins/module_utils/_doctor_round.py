@@ -21,6 +21,7 @@ _MACHINE: dict[str, Check] = {
     "what localhost is": _doctor_machine.localhost,
     "the reconciler": _doctor_machine.reconciler,
     "the units that have failed": _doctor_machine.failed_units,
+    "the firewall": _doctor_ways.firewall,
     "the proxy": _doctor_ways.proxy,
     "the tunnel": _doctor_ways.tunnel,
     "the sandboxes' way out": _doctor_ways.egress,

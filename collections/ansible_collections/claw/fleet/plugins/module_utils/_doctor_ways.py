@@ -39,9 +39,26 @@ from ansible_collections.claw.fleet.plugins.module_utils._tunnel import (
 
 _PROXY = "claw-proxy.service"
 _PROXY_STAMP = "run/claw-proxy/loaded"
+_FIREWALL = "claw-firewall.service"
+_FIREWALL_PROGRAM = "opt/claw/machine/firewall"
+_NOT_AS_PROVEN = 1
 _EGRESS = ("claw-egress.service", "claw-egress-rules.service", "claw-egress-watch.service")
 _RULES = "opt/claw/egress/rules"
 _TUNNEL = ("claw-tunnel.service", "claw-tunnel-watch.service")
+
+
+def firewall(patient: Patient) -> Iterator[Finding]:
+    """Whether the kernel has what was proven, where the machine's firewall is the fleet's."""
+    found = list(stopped(_FIREWALL, "firewall-missing", "The machine's firewall"))
+    yield from found
+    program = patient.root / _FIREWALL_PROGRAM
+    if program.exists() and not found:
+        done = run([str(program), "check"])
+        if done.returncode == _NOT_AS_PROVEN:
+            told = done.stderr or f"{program} check says so"
+            yield Finding(
+                "firewall-missing", "The kernel does not have the machine's firewall.", told, unit=_FIREWALL
+            )
 
 
 def proxy(patient: Patient) -> Iterator[Finding]:

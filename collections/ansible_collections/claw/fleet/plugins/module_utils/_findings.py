@@ -371,6 +371,12 @@ CODES: dict[str, Code] = {
         "`/opt/claw/egress/rules check` says so.",
         "`systemctl reload {unit}`; `journalctl -u claw-egress-watch` says who took them away.", (RELOAD,)),
     # The way in
+    "firewall-missing": Code(
+        ERROR, "The kernel does not have the machine's firewall",
+        "What listens on the machine, and what its containers publish, can be reached from outside.",
+        "claw-firewall does not run, or `/opt/claw/machine/firewall check` says that the kernel has another one.",
+        "`systemctl reload-or-restart {unit}` loads what was proven. Mostly somebody ran `nft flush ruleset`, or restarted "
+        "`nftables.service`.", (RELOAD,)),
     "proxy-down": Code(
         ERROR, "The proxy does not run",
         "Nobody reaches the machine's gateways from outside.",

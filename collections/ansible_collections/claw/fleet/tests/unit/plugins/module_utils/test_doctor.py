@@ -488,6 +488,18 @@ def test_rules_that_the_kernel_does_not_have(
         assert codes(_doctor_ways.egress(patient(gateway))) == found
 
 
+def test_a_firewall_that_the_kernel_does_not_have(
+    gateway: Gateway, units: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Path(gateway.state_dir).parent / "opt/claw/machine/firewall"
+    program.parent.mkdir(parents=True)
+    # 2: what is wanted is not proven yet, and the one before is there.
+    for status, found in ((0, []), (1, ["firewall-missing"]), (2, [])):
+        program.write_text(f"#!/bin/sh\nexit {status}\n")
+        program.chmod(0o755)
+        assert codes(_doctor_ways.firewall(patient(gateway))) == found
+
+
 @pytest.fixture
 def way(gateway: Gateway) -> Path:
     """The settings of a quick tunnel to the gateway."""

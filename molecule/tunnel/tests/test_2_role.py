@@ -1,0 +1,120 @@
+"""The role: what cannot be meant, what does not come up, and a tunnel of one's own."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import uuid
+from typing import Any
+
+import pytest
+from clawbench import asking, hosts, tunnel
+from clawbench.shell import until
+from tunnels import (
+    BENCH,
+    COACH_LIST,
+    GATEWAYS,
+    HEALED_SECONDS,
+    address,
+    hostname,
+    known_everywhere,
+    needs_stand_in,
+    role,
+    status,
+)
+
+
+@needs_stand_in
+@pytest.mark.parametrize(
+    "given,words",
+    [
+        ({"tunnel_cloudflared_checksums": {"amd64": "0" * 64, "arm64": "0" * 64}}, ["has SHA-256", "0" * 64]),
+        ({"tunnel_cloudflared_checksums": {}}, ["There is no checksum of cloudflared"]),
+        ({"tunnel_origin": "http://127.0.0.1:18789"}, ["never to a gateway itself"]),
+        ({"tunnel_kind": "named", "tunnel_id": "x"}, ["A named tunnel needs tunnel_id"]),
+        ({"tunnel_metrics_port": 8080}, ["tunnel_metrics_port is another port"]),
+    ],
+    ids=["checksum", "no checksum", "origin", "named", "metrics"],
+)
+def test_what_cannot_be_meant_changes_nothing(machine: Any, given: dict[str, Any], words: list[str]) -> None:
+    before = (hostname(machine), address("gw-a")["url"])
+    told = role(given)
+    assert told.returncode != 0
+    said = " ".join(told.stdout.split())
+    assert all(word in said for word in words), told.stdout
+    assert set(re.findall(r"changed=(\d+)", said)) == {"0"}, told.stdout
+    assert (hostname(machine), address("gw-a")["url"]) == before
+
+
+@needs_stand_in
+def test_a_tunnel_that_does_not_start_is_told_with_its_own_words(machine: Any) -> None:
+    machine.check_output("systemd-run --unit=squatter python3 -m http.server 20299 --bind 127.0.0.1")
+    until(lambda: "20299" in machine.check_output("ss -ltn"), seconds=10, what="another program on the port")
+    before = address("gw-a")["url"]
+    try:
+        told = role({"tunnel_metrics_port": 20299, "tunnel_registered_timeout": 10})
+        assert told.returncode != 0
+        assert "address already in use" in " ".join(told.stdout.split())
+    finally:
+        machine.check_output("systemctl stop squatter")
+        assert role({}).returncode == 0
+    known_everywhere(machine, 60)
+    assert before != address("gw-a")["url"]
+
+
+@needs_stand_in
+def test_a_tunnel_of_ones_own(machine: Any, rows: dict[str, dict[str, Any]]) -> None:
+    """One with a name, an address of its own for each gateway, and DNS that leads there."""
+    tunnel_id, secret = str(uuid.uuid4()), secrets.token_urlsafe(32)
+    given = {
+        "tunnel_kind": "named",
+        "tunnel_id": tunnel_id,
+        "tunnel_credentials": {"AccountTag": "a", "TunnelID": tunnel_id, "TunnelSecret": secret},
+        "tunnel_hostname": "{{ inventory_hostname }}.tunnel.test",
+        "tunnel_registered_timeout": 10,
+        "tunnel_dns_zone_id": "a-zone",
+        "tunnel_dns_token": "a-token-of-cloudflare",
+        "tunnel_dns_api_url": f"http://{hosts.address_of(BENCH, 'edge')}:8081/client/v4",
+    }
+    quick = hostname(machine)
+    before = {gateway: address(gateway)["url"] for gateway in GATEWAYS}
+    try:
+        # The edge does not know its secret.
+        told = role(given)
+        said = " ".join(told.stdout.split())
+        assert told.returncode != 0
+        assert "Invalid tunnel secret" in said and "The one before runs again" in said
+        assert hostname(machine) != quick
+        assert all(host.endswith(f"/{gateway}") for gateway, host in before.items())
+
+        tunnel.ask(BENCH, "PUT", "/tunnels", {tunnel_id: secret})
+        told = role(given)
+        assert told.returncode == 0, told.stdout
+        wanted = {gateway: f"https://{gateway}.tunnel.test/{gateway}" for gateway in GATEWAYS}
+        until(
+            lambda: {gateway: address(gateway)["url"] for gateway in GATEWAYS} == wanted,
+            seconds=HEALED_SECONDS,
+            what="Django's knowing the names",
+            hint=status(machine),
+        )
+        assert asking.turn(BENCH, COACH_LIST, next(iter(rows.values())), "hello")
+        records = tunnel.ask(BENCH, "GET", "/client/v4/zones/a-zone/dns_records?name=gw-a.tunnel.test")[
+            "result"
+        ]
+        assert [record["content"] for record in records] == [f"{tunnel_id}.cfargotunnel.com"]
+
+        again = role(given)
+        assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout
+        for output in (told.stdout, again.stdout, machine.check_output("cat /proc/*/cmdline | tr '\\0' ' '")):
+            assert secret not in output and "a-token-of-cloudflare" not in output
+        assert (
+            machine.run("grep -r a-token-of-cloudflare /etc /run/claw-tunnel /var/lib/claw /var/log").rc == 1
+        )
+        assert machine.file(f"/etc/claw-tunnel/{_credentials(machine)}").mode == 0o600
+    finally:
+        assert role({}).returncode == 0
+    known_everywhere(machine, 60)
+
+
+def _credentials(machine: Any) -> str:
+    return str(machine.check_output("cd /etc/claw-tunnel && echo tunnels/*/credentials.json"))

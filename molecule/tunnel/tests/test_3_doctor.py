@@ -1,0 +1,75 @@
+"""The doctor beside a tunnel: each fault is made, found by exactly its code, and gone once it was mended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunnels import TUNNEL, WATCHER, edge_fails, forget, known_everywhere, needs_stand_in, play
+
+
+def look(place: Path, *words: str) -> tuple[list[str], str]:
+    """The codes of what is found, and what the play says."""
+    report = place / "report.json"
+    report.unlink(missing_ok=True)
+    given = {"doctor_report": str(report), "doctor_fail_on": "note", "doctor_ready_timeout": 240}
+    told = play("playbooks/fleet-doctor.yml", *words, "--extra-vars", json.dumps(given))
+    assert report.exists(), told.stdout
+    found = sorted({finding["code"] for finding in json.loads(report.read_text())["findings"]})
+    assert (told.returncode != 0) == bool(found)
+    return found, told.stdout
+
+
+def test_a_healthy_fleet_has_no_finding(machine: Any, tmp_path: Path) -> None:
+    known_everywhere(machine)
+    found, output = look(tmp_path)
+    assert found == [], output
+
+
+def stopped_watcher_and_another_address(machine: Any) -> None:
+    """As one that hangs: the app has an address that the tunnel does not lead from, and nobody tells it."""
+    machine.check_output("systemctl kill --signal=STOP %s", WATCHER)
+    forget()
+
+
+MENDED: dict[str, Callable[[Any], Any]] = {
+    "tunnel-down": lambda machine: machine.check_output("systemctl stop %s", TUNNEL),
+    "firewall-missing": lambda machine: machine.check_output("nft flush ruleset"),
+}
+
+
+@pytest.mark.parametrize("code", MENDED)
+def test_it_is_named_and_mended(machine: Any, tmp_path: Path, code: str) -> None:
+    MENDED[code](machine)
+    found, output = look(tmp_path)
+    assert found == [code], output
+    found, output = look(tmp_path, "--tags", "fix")
+    assert found == [], output
+    known_everywhere(machine)
+
+
+def test_an_address_that_is_told_to_nobody(machine: Any, tmp_path: Path) -> None:
+    stopped_watcher_and_another_address(machine)
+    try:
+        found, output = look(tmp_path)
+        assert found == ["url-stale"], output
+    finally:
+        machine.check_output("systemctl kill --signal=CONT %s", WATCHER)
+        machine.check_output("systemctl restart %s", WATCHER)
+    known_everywhere(machine)
+    found, output = look(tmp_path)
+    assert found == [], output
+
+
+@needs_stand_in
+def test_a_tunnel_that_never_registers(machine: Any, tmp_path: Path) -> None:
+    with edge_fails(registers="never"):
+        machine.check_output("systemctl restart --no-block %s", TUNNEL)
+        found, output = look(tmp_path)
+        assert found == ["tunnel-unregistered"], output
+    known_everywhere(machine, 120)
+    found, output = look(tmp_path)
+    assert found == [], output
