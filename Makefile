@@ -89,11 +89,11 @@ acceptance: $(STAMP) ## make up and everything it promises, on a bench of its ow
 fire: $(STAMP) ## What of acceptance takes longest: bad machines, rotation, adoption, a run by itself, a few kills and images
 	@pytest -q tests/acceptance -m fire
 
-test: lint types unit postgresql ## Everything; what computes beside what waits for machines
+test: lint types ## Everything; what computes beside what waits for machines
 	@$(MAKE) --no-print-directory --output-sync=line -j2 one-lane other-lane
 
 one-lane: $(STAMP)
-	@$(MAKE) --no-print-directory -j1 sanity integration podman
+	@$(MAKE) --no-print-directory -j1 unit postgresql sanity integration podman machine tunnel
 
 other-lane: $(STAMP)
 	@$(MAKE) --no-print-directory -j1 molecule acceptance

@@ -37,7 +37,7 @@ def stopped_watcher_and_another_address(machine: Any) -> None:
 
 MENDED: dict[str, Callable[[Any], Any]] = {
     "tunnel-down": lambda machine: machine.check_output("systemctl stop %s", TUNNEL),
-    "firewall-missing": lambda machine: machine.check_output("nft flush ruleset"),
+    "firewall-missing": lambda machine: machine.check_output("nft delete table inet claw_machine"),
 }
 
 

@@ -127,6 +127,9 @@ def tunnel_leads(patient: Patient) -> Iterator[Finding]:
     place = patient.root / CONFIG_DIR.lstrip("/")
     if not (place / SETTINGS).exists() or not (place / GATEWAYS / f"{patient.name}.json").exists():
         return
+    # That is told of the machine, once.
+    if any(finding.code == "tunnel-down" for finding in tunnel(patient)):
+        return
     try:
         settings = Settings.load(place)
         url = f"https://{Cloudflared(settings.metrics).hostname(settings.hostnames[patient.name])}/{patient.name}"

@@ -511,7 +511,9 @@ def way(gateway: Gateway) -> Path:
     return place
 
 
-def test_where_the_tunnel_leads(gateway: Gateway, way: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_tunnel_leads(
+    gateway: Gateway, way: Path, units: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     leads: list[Any] = ["now.example.com"]
 
     def hostname(_self: Any, _wanted: str) -> str:
@@ -525,6 +527,10 @@ def test_where_the_tunnel_leads(gateway: Gateway, way: Path, monkeypatch: pytest
         assert codes(_doctor_ways.tunnel_leads(patient(gateway, Given(app={"url": url})))) == found
     leads[0] = NotYet("no connection")
     assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == ["tunnel-unregistered"]
+    units["claw-tunnel.service"] = {"ActiveState": "activating"}
+    assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == ["tunnel-unregistered"]
+    units["claw-tunnel.service"] = {"ActiveState": "failed"}
+    assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == [], "that is told of the machine"
 
 
 class Engine:
