@@ -32,7 +32,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +54,10 @@ CALLS = (
     *("mkdir", "mkdirat", "ftruncate", "pwrite64", "write", "fsync", "fdatasync", "fchmod", "fchown"),
     *("rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "connect", "sendto", "sendmsg"),
 )
+ASKS = ("connect", "sendto", "sendmsg")
+ROW = (8, 2)
+"""Of a row of asking with nothing changed in between, as where something is waited for, its first and its last: each time
+it finds the machine as the time before, and how often it asks depends on how busy the machine is."""
 ERRORS = {
     "ENOSPC": ("mkdir", "mkdirat", "openat", "pwrite64", "write", "rename", "renameat", "renameat2"),
     "EIO": ("write", "fsync", "fdatasync", "rename", "renameat", "renameat2"),
@@ -131,18 +135,34 @@ def points_of(calls: Sequence[str], errors: bool = False) -> list[Point]:
     """The points of a run that strace has watched, in an order which does not depend on how long it waited."""
     counted: dict[str, int] = {}
     found: list[Point] = []
+    rows: dict[str, list[Point]] = {}
     for line in calls:
         call = line.partition("(")[0]
         counted[call] = number = counted.get(call, 0) + 1
         if not errors and call in CALLS and "/tmp/ansible_" not in line:
-            found.append(Point(call, number, what=line))
+            if call in ASKS:
+                rows.setdefault(call, []).append(Point(call, number, what=line))
+            else:
+                found += [*_ends_of(rows), Point(call, number, what=line)]
+                rows.clear()
         if errors and _is_ours(line) and (call != "openat" or "O_CREAT" in line):
             found += [Point(call, number, name, line) for name, of in ERRORS.items() if call in of]
+    found += _ends_of(rows)
     if not errors:
         # One more of each: only a run that is not killed shows that it was the last.
         found += [Point(call, counted[call] + 1) for call in {point.call for point in found}]
     order = {call: position for position, call in enumerate(("openat", *CALLS))}
     return sorted(found, key=lambda point: (order[point.call], point.number, point.error))
+
+
+def _ends_of(rows: Mapping[str, list[Point]]) -> list[Point]:
+    first, last = ROW
+    return [
+        point
+        for row in rows.values()
+        for number, point in enumerate(row)
+        if number < first or number >= len(row) - last
+    ]
 
 
 def _is_ours(call: str) -> bool:
