@@ -175,6 +175,22 @@ def test_a_tunnel_that_stays_away_is_complained_of_once(program: Any, day: Day, 
     assert world.told[-1] == "https://one.tunnel.test/gw-a" and len(world.told) == 2
 
 
+def test_an_app_that_is_down_is_not_told_of_a_tunnel_that_is_away_in_every_second(
+    program: Any, day: Day, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day.pass_by(3)
+    tries = []
+
+    def complain(_gateway: str, reason: str) -> None:
+        tries.append(reason)
+        raise program.NotYet("the app does not answer")
+
+    monkeypatch.setattr(world, "complain", complain)
+    world.hostname_now = program.NotYet("no tunnel")
+    day.pass_by(130)
+    assert 10 <= len(tries) <= 21
+
+
 def test_one_gateway_in_trouble_keeps_no_other_from_the_app(program: Any, world: World) -> None:
     day = Day(program, world, "gw-a", "gw-b")
     proven = world.prove

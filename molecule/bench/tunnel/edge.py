@@ -8,6 +8,9 @@ The names given are those of quick tunnels, each new one getting another; the be
     8081  tests: GET / for what is registered and since when, PUT / for what shall go wrong, PUT /tunnels for named ones,
           and of Cloudflare's API /client/v4/zones/ZONE/dns_records.
 
+What can go wrong: {"registers": "never"}; {"pages": "stranger"}; {"access": {HEADER: VALUE, ...}}, without which nobody gets
+through, as with Cloudflare Access; {"dns": "refused"}.
+
 It proves nothing of Cloudflare's own network: no names that take their time to be known, no caching, no limits, no HTTP/2.
 """
 
@@ -28,6 +31,7 @@ GONE = b"HTTP/1.1 530 \r\nContent-Type: text/plain\r\nContent-Length: 16\r\nConn
 STRANGER = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 7\r\nConnection: close\r\n\r\nWelcome"
 )
+NOBODY = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 PATIENCE_SECONDS = 5
 
 
@@ -91,8 +95,13 @@ class Edge:
             lines = head.decode("latin-1").split("\r\n")[1:]
             host = next((line[5:].strip().lower() for line in lines if line.lower().startswith("host:")), "")
             found = self.registered.get(host)
+            access = self.faults.get("access", {})
             if self.faults.get("pages") == "stranger":
                 writer.write(STRANGER)
+            elif not all(
+                f"{name}: {value}".lower() in map(str.lower, lines) for name, value in access.items()
+            ):
+                writer.write(NOBODY)
             elif found is None:
                 writer.write(GONE)
             else:
@@ -133,6 +142,13 @@ class Edge:
             return HTTPStatus.OK, {}
         if path.startswith("/client/v4/zones/"):
             _zone, _slash, rest = path.removeprefix("/client/v4/zones/").partition("/dns_records")
+            if self.faults.get("dns") == "refused":
+                return HTTPStatus.FORBIDDEN, {
+                    "success": False,
+                    "errors": [{"message": "Authentication error"}],
+                }
+            if method == "DELETE":
+                return HTTPStatus.OK, {"success": bool(self.records.pop(rest.strip("/"), None))}
             if method in ("POST", "PUT"):
                 record = {**body, "id": rest.strip("/") or secrets.token_hex(16)}
                 self.records[record["id"]] = record

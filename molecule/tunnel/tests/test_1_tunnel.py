@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
 import random
 import re
+import secrets
 import signal
 import subprocess
 import time
@@ -31,11 +33,13 @@ from tunnels import (
     edge_fails,
     forget,
     hostname,
+    internal,
     known_everywhere,
     needs_stand_in,
     nothing_left,
     play,
     registered,
+    role,
     status,
 )
 
@@ -83,8 +87,9 @@ def test_the_watchers_token_opens_the_address_of_its_gateways_and_nothing_else(m
 def test_the_proxy_shows_nothing_else_of_the_tunnel(machine: Any) -> None:
     name = hostname(machine)
     code = (
-        "import ssl, sys, urllib.request, urllib.error\n"
-        "context = ssl.create_default_context(); context.load_verify_locations('/etc/claw-tunnel/ca.pem')\n"
+        "import os, ssl, sys, urllib.request, urllib.error\n"
+        "context, own = ssl.create_default_context(), '/etc/claw-tunnel/ca.pem'\n"
+        "if os.path.exists(own): context.load_verify_locations(own)\n"
         "for path in sys.argv[2:]:\n"
         "    try: print(urllib.request.urlopen(f'https://{sys.argv[1]}{path}', context=context).status)\n"
         "    except urllib.error.HTTPError as error: print(error.code)\n"
@@ -146,6 +151,63 @@ def test_an_address_that_leads_elsewhere_is_never_told(machine: Any) -> None:
             what="Django's word of it",
         )
         assert {gateway: address(gateway)["url"] for gateway in GATEWAYS} == before
+    known_everywhere(machine)
+
+
+@needs_stand_in
+def test_who_stands_before_the_tunnel_lets_the_watcher_through_with_his_headers(machine: Any) -> None:
+    headers = {"CF-Access-Client-Id": "the-watcher.access", "CF-Access-Client-Secret": secrets.token_hex(16)}
+    try:
+        with edge_fails(access=headers):
+            machine.check_output("systemctl restart %s", TUNNEL)
+            until(
+                lambda: "something stands before the tunnel" in status(machine),
+                seconds=30,
+                what="the watcher's word of it",
+            )
+            told = role({"tunnel_access": headers})
+            assert told.returncode == 0, told.stdout
+            known_everywhere(machine)
+            assert headers["CF-Access-Client-Secret"] not in told.stdout
+            assert machine.file("/etc/claw-tunnel/access.json").mode == 0o600
+    finally:
+        assert role({}).returncode == 0
+    known_everywhere(machine)
+
+
+def test_a_token_that_somebody_revoked_is_told_and_replaced_by_the_role(machine: Any) -> None:
+    former = machine.check_output("cat /etc/claw-tunnel/token")
+    digest = hashlib.sha256(former.strip().encode()).hexdigest()
+    internal("DELETE", f"service-tokens/{digest}/").raise_for_status()
+    machine.check_output("systemctl restart %s", TUNNEL)
+    until(
+        lambda: "does not take this machine's token" in status(machine),
+        seconds=30,
+        what="the watcher's word of it",
+    )
+    told = role({})
+    assert told.returncode == 0, told.stdout
+    assert machine.check_output("cat /etc/claw-tunnel/token") != former
+    known_everywhere(machine)
+
+
+@needs_stand_in
+def test_a_gateway_that_has_lost_its_token_keeps_no_other_from_the_app(machine: Any) -> None:
+    lost = "/var/lib/claw/gw-b/token"
+    machine.check_output(f"mv {lost} {lost}.away")
+    try:
+        machine.check_output("systemctl restart %s %s", TUNNEL, WATCHER)
+        wanted = f"https://{hostname(machine)}/gw-a"
+        until(
+            lambda: address("gw-a")["url"] == wanted,
+            seconds=30,
+            what="Django's knowing gw-a",
+            hint=status(machine),
+        )
+        assert "gw-b: " in status(machine)
+    finally:
+        machine.check_output(f"mv {lost}.away {lost}")
+        machine.check_output("systemctl restart %s", WATCHER)
     known_everywhere(machine)
 
 

@@ -15,7 +15,9 @@ from tunnels import (
     COACH_LIST,
     GATEWAYS,
     HEALED_SECONDS,
+    WATCHER,
     address,
+    edge_fails,
     hostname,
     known_everywhere,
     needs_stand_in,
@@ -63,6 +65,52 @@ def test_a_tunnel_that_does_not_start_is_told_with_its_own_words(machine: Any) -
 
 
 @needs_stand_in
+def test_an_edge_that_is_away_leaves_what_the_watcher_knows(machine: Any) -> None:
+    known = "cat /etc/claw-tunnel/tunnel.json /etc/claw-tunnel/gateways.d/* /etc/systemd/system/claw-tunnel*.service"
+    before, url = machine.check_output(known), address("gw-a")["url"]
+    with edge_fails(registers="never"):
+        told = role({"tunnel_metrics_port": 20298, "tunnel_registered_timeout": 8})
+        said = " ".join(told.stdout.split())
+        assert told.returncode != 0 and "The one before does not come up either." in said, told.stdout
+        assert machine.check_output(known) == before
+        assert address("gw-a")["url"] == url
+    machine.check_output("systemctl restart %s", WATCHER)
+    known_everywhere(machine, 120)
+
+
+@needs_stand_in
+def test_cloudflared_comes_from_a_mirror(machine: Any) -> None:
+    """By its URL: another version is fetched by its checksum, and one with another checksum is not taken."""
+    place = machine.check_output("dirname /opt/claw/cloudflared/*/cloudflared")
+    machine.check_output(
+        "systemd-run --unit=mirror python3 -m http.server 20300 --bind 127.0.0.1 --directory %s", place
+    )
+    checksum = machine.check_output("sha256sum %s/cloudflared", place).split()[0]
+    given = {
+        "tunnel_cloudflared_file": "",
+        "tunnel_cloudflared_url": "http://127.0.0.1:20300/cloudflared",
+        "tunnel_cloudflared_version": "2026.9.4",
+    }
+    try:
+        predicted = role(given, "--check")
+        assert predicted.returncode == 0, predicted.stdout
+        wrong = {"tunnel_cloudflared_checksums": {"amd64": "0" * 64, "arm64": "0" * 64}}
+        told = role({**given, **wrong})
+        assert told.returncode != 0 and "did not match" in " ".join(told.stdout.split()), told.stdout
+        right = {"tunnel_cloudflared_checksums": {"amd64": checksum, "arm64": checksum}}
+        told = role({**given, **right})
+        assert told.returncode == 0, told.stdout
+        assert "2026.9.4-" in machine.check_output("systemctl show -P ExecStart claw-tunnel")
+        for words in ((), ("--check",)):
+            again = role({**given, **right}, *words)
+            assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout
+    finally:
+        machine.check_output("systemctl stop mirror")
+        assert role({}).returncode == 0
+    known_everywhere(machine, 60)
+
+
+@needs_stand_in
 def test_a_tunnel_of_ones_own(machine: Any, rows: dict[str, dict[str, Any]]) -> None:
     """One with a name, an address of its own for each gateway, and DNS that leads there."""
     tunnel_id, secret = str(uuid.uuid4()), secrets.token_urlsafe(32)
@@ -86,8 +134,26 @@ def test_a_tunnel_of_ones_own(machine: Any, rows: dict[str, dict[str, Any]]) -> 
         assert "Invalid tunnel secret" in said and "The one before runs again" in said
         assert hostname(machine) != quick
         assert all(host.endswith(f"/{gateway}") for gateway, host in before.items())
+        # Nobody is led to it, and the watcher goes on with what there is, also when it is started anew.
+        records = "/client/v4/zones/a-zone/dns_records"
+        named = f"{records}?name=gw-a.tunnel.test"
+        assert tunnel.ask(BENCH, "GET", named)["result"] == []
+        machine.check_output("systemctl restart %s", WATCHER)
+        known_everywhere(machine, 60)
 
         tunnel.ask(BENCH, "PUT", "/tunnels", {tunnel_id: secret})
+        with edge_fails(dns="refused"):
+            told = role(given)
+            said = " ".join(told.stdout.split())
+            assert told.returncode != 0 and "it answers 403 (Authentication error)" in said, told.stdout
+            assert "a-token-of-cloudflare" not in told.stdout
+        theirs = {"type": "CNAME", "name": "gw-a.tunnel.test", "content": "somebody.example.com"}
+        theirs = tunnel.ask(BENCH, "POST", records, theirs)["result"]
+        told = role(given)
+        said = " ".join(told.stdout.split())
+        assert told.returncode != 0 and "has CNAME somebody.example.com, which leads to no tunnel" in said
+        assert tunnel.ask(BENCH, "GET", named)["result"] == [theirs]
+        tunnel.ask(BENCH, "DELETE", f"{records}/{theirs['id']}")
         told = role(given)
         assert told.returncode == 0, told.stdout
         wanted = {gateway: f"https://{gateway}.tunnel.test/{gateway}" for gateway in GATEWAYS}
@@ -98,11 +164,11 @@ def test_a_tunnel_of_ones_own(machine: Any, rows: dict[str, dict[str, Any]]) -> 
             hint=status(machine),
         )
         assert asking.turn(BENCH, COACH_LIST, next(iter(rows.values())), "hello")
-        records = tunnel.ask(BENCH, "GET", "/client/v4/zones/a-zone/dns_records?name=gw-a.tunnel.test")[
-            "result"
-        ]
-        assert [record["content"] for record in records] == [f"{tunnel_id}.cfargotunnel.com"]
+        found = tunnel.ask(BENCH, "GET", named)["result"]
+        assert [record["content"] for record in found] == [f"{tunnel_id}.cfargotunnel.com"]
 
+        predicted = role(given, "--check")
+        assert set(re.findall(r"changed=(\d+)", predicted.stdout)) == {"0"}, predicted.stdout
         again = role(given)
         assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout
         for output in (told.stdout, again.stdout, machine.check_output("cat /proc/*/cmdline | tr '\\0' ' '")):

@@ -65,6 +65,18 @@ def test_an_address_that_is_told_to_nobody(machine: Any, tmp_path: Path) -> None
 
 
 @needs_stand_in
+def test_a_tunnel_that_leads_to_somebody_else(machine: Any, tmp_path: Path) -> None:
+    with edge_fails(pages="stranger"):
+        machine.check_output("systemctl restart %s", TUNNEL)
+        found, output = look(tmp_path)
+        assert found == ["url-untold"], output
+        assert "does not lead to this machine" in " ".join(output.split())
+    known_everywhere(machine, 60)
+    found, output = look(tmp_path)
+    assert found == [], output
+
+
+@needs_stand_in
 def test_a_tunnel_that_never_registers(machine: Any, tmp_path: Path) -> None:
     with edge_fails(registers="never"):
         machine.check_output("systemctl restart --no-block %s", TUNNEL)

@@ -23,20 +23,25 @@ class ActionModule(ActionBase):
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         args = self.validate_argument_spec(ARGUMENT_SPEC)[1]
-        made = self._execute_module(
-            module_name="claw.fleet.tunnel_token_file",
-            module_args={"tunnel_dir": args["tunnel_dir"]},
-            task_vars=task_vars,
-        )
+        made = self._made(args, task_vars)
         if made.get("failed"):
             return {**result, **made}
-        digest = made["token_sha256"]
+        changed, digest = made["changed"], made["token_sha256"]
         gateways = sorted({*made["gateways"], *args["gateways"]})
         try:
             client = Client.of(args)
             known = _known(client, digest)
             differs = known is None or sorted(known.get("gateways") or []) != gateways
-            if differs and not self._task.check_mode:
+            if (
+                differs
+                and not self._task.check_mode
+                and not _registered(client, digest, args["name"], gateways)
+            ):
+                # Somebody has revoked it, which is for good.
+                made = self._made(args, task_vars, renew=digest)
+                if made.get("failed"):
+                    return {**result, **made}
+                digest = made["token_sha256"]
                 client.put_service_token(digest, args["name"], gateways)
         except (ApiError, OptionsError) as exc:
             raise AnsibleActionFail(str(exc)) from None
@@ -44,7 +49,7 @@ class ActionModule(ActionBase):
         before = list((known or {}).get("gateways") or [])
         return {
             **result,
-            "changed": made["changed"] or differs,
+            "changed": changed or differs,
             "token_sha256": digest,
             "gateways": gateways,
             "diff": {
@@ -54,6 +59,28 @@ class ActionModule(ActionBase):
                 "after": _lines(gateways),
             },
         }
+
+    def _made(
+        self, args: dict[str, Any], task_vars: dict[str, Any] | None, renew: str = ""
+    ) -> dict[str, Any]:
+        """The machine's half: that there is a token, and its hash."""
+        told: dict[str, Any] = self._execute_module(
+            module_name="claw.fleet.tunnel_token_file",
+            module_args={"tunnel_dir": args["tunnel_dir"], "renew": renew},
+            task_vars=task_vars,
+        )
+        return told
+
+
+def _registered(client: Client, digest: str, name: str, gateways: list[str]) -> bool:
+    """Register it; False if that was done before and somebody has revoked it."""
+    try:
+        client.put_service_token(digest, name, gateways)
+    except ApiError as exc:
+        if exc.status == 409:
+            return False
+        raise
+    return True
 
 
 def _known(client: Client, digest: str) -> dict[str, Any] | None:

@@ -187,7 +187,9 @@ def stopped(name: str, code: str, what: str) -> Iterable[Finding]:
     found = unit(name)
     if found["LoadState"] in ("not-found", "masked", ""):
         return
-    if found["ActiveState"] not in ("active", "activating", "reloading"):
+    # One that ends at every start is never failed for good; one that waits for others for too long is told by its own look.
+    dies = found["SubState"] == "auto-restart" and found["Result"] != "timeout"
+    if dies or found["ActiveState"] not in ("active", "activating", "reloading"):
         told = f"{found['ActiveState']}/{found['SubState']}, result {found['Result']}"
         yield Finding(code, f"{what} does not run.", f"{name} is {told}", unit=name)
     elif found["UnitFileState"] == "disabled":

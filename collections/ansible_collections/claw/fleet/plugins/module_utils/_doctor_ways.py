@@ -14,6 +14,7 @@ import http.client
 import pwd
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,8 @@ _FIREWALL_PROGRAM = "opt/claw/machine/firewall"
 _NOT_AS_PROVEN = 1
 _EGRESS = ("claw-egress.service", "claw-egress-rules.service", "claw-egress-watch.service")
 _RULES = "opt/claw/egress/rules"
+_PATIENCE_SECONDS = 15
+"""Within which the watcher tells the app of another address."""
 _TUNNEL = ("claw-tunnel.service", "claw-tunnel-watch.service")
 
 
@@ -136,10 +139,24 @@ def tunnel_leads(patient: Patient) -> Iterator[Finding]:
     except TunnelError as error:
         yield Finding("tunnel-unregistered", "The tunnel leads nowhere.", str(error), unit=_TUNNEL[0])
         return
+    trouble = _watchers_trouble(patient.name)
+    if trouble:
+        sentence = f"The tunnel's watcher cannot tell the app where gateway {patient.name} is."
+        yield Finding("url-untold", sentence, trouble, unit=_TUNNEL[1])
     known = patient.given.app
     if known and not patient.given.url and str(known.get("url") or "").rstrip("/") != url:
         told = f"the app has {plain(known.get('url'))}, and the tunnel leads from {url}"
         yield Finding("url-stale", f"The app has another address of gateway {patient.name}.", told)
+
+
+def _watchers_trouble(gateway: str) -> str:
+    """What the watcher says of a gateway that it cannot bring home; what passes by itself is waited for."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        said = unit(_TUNNEL[1], "StatusText").get("StatusText", "")
+        if f"{gateway}: " not in said or time.monotonic() >= deadline:
+            return said if f"{gateway}: " in said else ""
+        time.sleep(1)
 
 
 def egress(patient: Patient) -> Iterator[Finding]:

@@ -76,8 +76,7 @@ CODES: dict[str, Code] = {
         "`getent ahosts HOST` and `resolvectl query HOST` on the machine; correct `/etc/resolv.conf`, or the name."),
     "dns-slow": Code(
         WARNING, "Looking up a name takes long",
-        "Each connection waits for it first.",
-        "To look up a host takes more than 2 seconds on the machine.",
+        "Each connection waits for it first.", "To look up a host takes more than 2 seconds on the machine.",
         "Ask each server of `/etc/resolv.conf` by itself (`dig @SERVER HOST AAAA`); take out what does not answer."),
     "dns-drops-ipv6": Code(
         WARNING, "A DNS server drops questions for IPv6 addresses",
@@ -107,8 +106,7 @@ CODES: dict[str, Code] = {
         "`journalctl -u claw-reconciler` says which; the doctor's other findings may be the reason."),
     # The gateway
     "gateway-missing": Code(
-        ERROR, "The gateway was never set up on this machine",
-        "The inventory has it, and the machine does not.",
+        ERROR, "The gateway was never set up on this machine", "The inventory has it, and the machine does not.",
         "There is no `/etc/claw/{gateway}/gateway.json`, or it cannot be read.",
         f"{SITE}; if the gateway has moved, correct `ansible_host`."),
     "openclaw-missing": Code(
@@ -126,22 +124,19 @@ CODES: dict[str, Code] = {
         "The unit is failed with exit 78, and OpenClaw's own validation, on a copy, has something against the files.",
         "The evidence has OpenClaw's words. Take out of `/var/lib/claw/{gateway}/openclaw.json` what is named, or move the file "
         "away, and run " + SITE + ". If it is about the roster: `cp -p /etc/claw/{gateway}/agents.json.previous "
-        "/etc/claw/{gateway}/agents.json`, then start {unit}.",
-        explains=(*_AWAY, "config-drifted", "endpoint-off")),
+        "/etc/claw/{gateway}/agents.json`, then start {unit}.", explains=(*_AWAY, "config-drifted", "endpoint-off")),
     "gateway-start-timed-out": Code(
         ERROR, "The gateway is down by 78, and its config is good",
         "On a machine that was very busy OpenClaw did not start in its own time, or its files were written while it started.",
         "The unit is failed with exit 78, and OpenClaw's own validation has nothing against the files.",
         "`systemctl reset-failed {unit}; systemctl start {unit}`.", (START,), _AWAY),
     "gateway-crash-loop": Code(
-        ERROR, "The gateway ends again and again",
-        "Its coaches are answered now and then, or not at all.",
+        ERROR, "The gateway ends again and again", "Its coaches are answered now and then, or not at all.",
         "systemd is about to start it again, or has done so three times and more, the last time within ten minutes.",
         "`journalctl -u {unit}` and `/var/lib/claw/{gateway}/logs/gateway.log` say why it ends.",
         explains=("gateway-down", "gateway-not-ready", "proxy-leads-nowhere")),
     "gateway-not-ready": Code(
-        ERROR, "The gateway runs and does not get ready",
-        "It is not answered, or only after a long time.",
+        ERROR, "The gateway runs and does not get ready", "It is not answered, or only after a long time.",
         "The process is there, and /readyz does not say 200 for a minute.",
         "It may be starting with many agents, or be very busy: wait, and look again. Then `systemctl restart {unit}`.",
         explains=("proxy-leads-nowhere",)),
@@ -155,8 +150,7 @@ CODES: dict[str, Code] = {
         "What ran in them was lost; it will come again with the same load.",
         "The control group of its unit counts them.", "Raise `gateway_memory_max`, or give the gateway fewer coaches, and run " + SITE + "."),
     "port-taken": Code(
-        ERROR, "Somebody else has the port",
-        "The gateway, or the proxy, cannot listen there, so it cannot start.",
+        ERROR, "Somebody else has the port", "The gateway, or the proxy, cannot listen there, so it cannot start.",
         "A process of another user listens on it, or another gateway of the machine is set up with it.",
         "`ss -ltnp` says which program. End it, or give another `gateway_port` (`proxy_port`) and run " + SITE + ".",
         explains=(*_AWAY, "proxy-down")),
@@ -221,8 +215,7 @@ CODES: dict[str, Code] = {
         f"{PROVISION} tells the app the token of its one home.", (REGISTER,)),
     "gateway-unknown": Code(
         ERROR, "The app does not know the gateway",
-        "No coach can be claimed for it, and nobody on it is asked.",
-        "The app answers 404 where its gateways are.",
+        "No coach can be claimed for it, and nobody on it is asked.", "The app answers 404 where its gateways are.",
         f"{PROVISION} registers it.", (REGISTER,)),
     "url-stale": Code(
         ERROR, "The app has another address of the gateway",
@@ -236,8 +229,7 @@ CODES: dict[str, Code] = {
         "The evidence says what came back. Look whether the app runs, and at `coaches_api_url`."),
     "service-token-refused": Code(
         ERROR, "The app refuses the fleet's service token",
-        "Nothing can be read or written there.",
-        "The app's internal API answers 401 or 403.",
+        "Nothing can be read or written there.", "The app's internal API answers 401 or 403.",
         "Put a token that is good into `coaches_api_token`; *Service tokens* in the admin lists them."),
     "secret-missing": Code(
         ERROR, "A file of the gateway's secrets is missing",
@@ -313,13 +305,11 @@ CODES: dict[str, Code] = {
         "`activation:` name what failed on the machine. Then " + PROVISION + "."),
     "coach-waiting": Code(
         NOTE, "Something is wanted of a coach that has not been done yet",
-        "Somebody has clicked, and no run has come by since.",
-        "Her row in the app is due.",
+        "Somebody has clicked, and no run has come by since.", "Her row in the app is due.",
         f"{PROVISION}; with the reconciler it happens within two minutes.", (COACHES,)),
     "key-missing": Code(
         ERROR, "A coach's key is not in its place",
-        "Her agent cannot ask the app anything.",
-        "The roster has her, and there is no credentials file.",
+        "Her agent cannot ask the app anything.", "The roster has her, and there is no credentials file.",
         f"{PROVISION} makes another key and registers it.", (COACHES,)),
     "key-mismatch": Code(
         ERROR, "The app has the hash of another key",
@@ -328,13 +318,11 @@ CODES: dict[str, Code] = {
         f"{PROVISION} registers the key that is in its one home. If somebody may have put it there, *Rotate key* in the app.", (COACHES,)),
     "key-broken": Code(
         ERROR, "A coach's credentials file does not hold her credentials",
-        "Her agent cannot ask the app anything.",
-        "The file cannot be read as hers.",
+        "Her agent cannot ask the app anything.", "The file cannot be read as hers.",
         "Move it away and run " + PROVISION + ", which makes another key."),
     "api-url-stale": Code(
         ERROR, "An agent asks the app at another address",
-        "Her command line reaches nobody.",
-        "The URL in her credentials is not `coaches_coach_api_url`.",
+        "Her command line reaches nobody.", "The URL in her credentials is not `coaches_coach_api_url`.",
         f"{PROVISION} writes it anew.", (COACHES,)),
     "file-conflict": Code(
         WARNING, "Somebody changed a file that is the fleet's",
@@ -395,6 +383,12 @@ CODES: dict[str, Code] = {
         ERROR, "The tunnel, or its watcher, does not run",
         "Nobody reaches the gateways from outside, or the app is not told where they are.",
         "claw-tunnel or claw-tunnel-watch is there and does not run.", _START, (START,), ("url-stale", "tunnel-unregistered")),
+    "url-untold": Code(
+        ERROR, "The app is not told where the gateway is",
+        "It keeps the address that it had, behind which the gateway may be no more.",
+        "The tunnel's watcher says so itself, for longer than a change takes.",
+        "The evidence says why, and what to do: mostly the way in demands something (`tunnel_access`), or leads to somebody else, "
+        "or the app takes this machine's token no more. " + SITE + " makes another token.", explains=("url-stale",)),
     "tunnel-unregistered": Code(
         ERROR, "The tunnel leads nowhere",
         "Nobody reaches the gateways from outside.",

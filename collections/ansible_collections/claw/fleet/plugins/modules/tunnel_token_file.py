@@ -26,6 +26,10 @@ options:
     description: Where the role P(claw.fleet.tunnel#role) has put what it knows. In it, the token is in C(token).
     type: path
     default: /etc/claw-tunnel
+  renew:
+    description: The hash of a token that is good no more. If it is that of the one there is, another is made.
+    type: str
+    default: ""
 seealso:
   - module: claw.fleet.tunnel_token
 """
@@ -62,12 +66,16 @@ _BYTES = 32
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
-        argument_spec={"tunnel_dir": {"type": "path", "default": CONFIG_DIR}}, supports_check_mode=True
+        argument_spec={
+            "tunnel_dir": {"type": "path", "default": CONFIG_DIR},
+            "renew": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
     )
     directory = Path(module.params["tunnel_dir"])
     try:
         token = (_durable.read(directory / TOKEN) or b"").decode("ascii", "replace").strip()
-        changed = not token
+        changed = not token or _sha256(token) == module.params["renew"]
         if changed and not module.check_mode:
             token = secrets.token_urlsafe(_BYTES)
             _durable.write(directory / TOKEN, f"{token}\n".encode(), mode=0o600)
@@ -75,9 +83,13 @@ def main() -> None:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=changed,
-        token_sha256=hashlib.sha256(token.encode()).hexdigest() if token else "",
+        token_sha256=_sha256(token) if token else "",
         gateways=sorted(place.stem for place in (directory / GATEWAYS).glob("*.json")),
     )
+
+
+def _sha256(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 if __name__ == "__main__":

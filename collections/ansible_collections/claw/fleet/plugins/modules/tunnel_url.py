@@ -93,7 +93,7 @@ def bring_home(params: dict[str, Any], check: bool) -> dict[str, Any]:
         return f"https://{hostname}/{name}" if check else way.prove(hostname, name)
 
     url = _patiently(current, deadline)
-    known = app.known(name)
+    known = _patiently(lambda: app.known(name), deadline)
     before = str(known.get("url") or "")
     differs = before != url
     if not check and (differs or known.get("probe_error") or not known.get("probed_at")):

@@ -104,6 +104,7 @@ class Gateway:
     pause: float = FIRST_PAUSE_SECONDS
     trouble: str = ""
     complained: str = ""
+    complain_due: float = 0.0
 
     def put_off(self, now: float, trouble: str) -> None:
         """Try again later, the later the longer it goes on."""
@@ -126,6 +127,7 @@ class Watch:
     def look(self, now: float) -> None:
         """Once at everything; ``now`` in seconds of a clock that only goes forward."""
         for gateway in self.gateways:
+            notify("WATCHDOG=1")
             try:
                 hostname = self._tunnel.hostname(gateway.wanted)
             except TunnelError as error:
@@ -160,7 +162,7 @@ class Watch:
             self.stale |= isinstance(error, TokenRefused)
             gateway.put_off(now, str(error))
             if gateway.pause >= LONGEST_PAUSE_SECONDS:
-                self._complain(gateway)
+                self._complain(gateway, now)
             return
         try:
             self._app.tell(gateway.name, url)
@@ -176,16 +178,17 @@ class Watch:
             gateway.away_since = now
         gateway.trouble, gateway.due = trouble, now
         if now - gateway.away_since >= GIVEN_UP_SECONDS:
-            self._complain(gateway)
+            self._complain(gateway, now)
 
-    def _complain(self, gateway: Gateway) -> None:
+    def _complain(self, gateway: Gateway, now: float) -> None:
         """Have the app show why, once for each reason."""
-        if gateway.complained == gateway.trouble:
+        if gateway.complained == gateway.trouble or now < gateway.complain_due:
             return
         try:
             self._app.complain(gateway.name, gateway.trouble)
         except TunnelError:
-            # It does not hear even that; what it was to be told is said as soon as it does.
+            # It does not hear even that; what it was to be told is said when it does.
+            gateway.complain_due = now + LONGEST_PAUSE_SECONDS * secrets.SystemRandom().uniform(0.5, 1)
             return
         gateway.complained = gateway.trouble
 

@@ -213,7 +213,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def service_token(self, digest: str) -> None:
         tokens = self.app.service_tokens
-        if self.command == "PUT":
+        if self.command == "PUT" and tokens.get(digest) is False:
+            self.answer(409, {"detail": "This service token was revoked. Make a new one."})
+        elif self.command == "PUT":
             new = digest not in tokens
             tokens.setdefault(digest, True)
             scope = self.body.get("gateways", self.app.scopes.get(digest, []))
@@ -227,6 +229,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.command == "DELETE":
             changed, tokens[digest] = tokens[digest], False
             self.answer(200, {"changed": changed})
+        elif tokens.get(digest) is False:
+            self.answer(404, {"detail": "No such token."})
         else:
             told = {"token_sha256": digest, "presented": digest == self.presented}
             self.answer(200, {**told, "gateways": self.app.scopes.get(digest, [])})

@@ -24,10 +24,11 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     class Module:
         def __init__(self, **_spec: Any) -> None:
-            self.params = {"tunnel_dir": str(tmp_path)}
+            self.params = Module.given
             self.check_mode = Module.checking
 
         checking = False
+        given: dict[str, Any] = {}  # noqa: RUF012 - what the last call gave
 
         def exit_json(self, **told: Any) -> None:
             raise Told(told)
@@ -41,7 +42,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def execute(
         action: ActionModule, module_name: str, module_args: dict[str, Any], **_more: Any
     ) -> dict[str, Any]:
-        assert (module_name, module_args) == ("claw.fleet.tunnel_token_file", {"tunnel_dir": str(tmp_path)})
+        assert (module_name, module_args["tunnel_dir"]) == ("claw.fleet.tunnel_token_file", str(tmp_path))
+        Module.given = module_args
         Module.checking = action._task.check_mode
         with pytest.raises(Told) as told:
             tunnel_token_file.main()
@@ -91,6 +93,20 @@ def test_one_more_gateway_is_added_and_one_that_is_not_in_this_run_stays(
     told = run(coach_list, machine, "gw-c")
     assert told["changed"] and told["gateways"] == ["gw-a", "gw-b", "gw-c"]
     assert list(coach_list.scopes.values()) == [["gw-a", "gw-b", "gw-c"]]
+
+
+def test_one_that_was_revoked_is_replaced(coach_list: CoachList, machine: Path) -> None:
+    behind_it(machine, "gw-a")
+    run(coach_list, machine, "gw-a")
+    former = (machine / "token").read_text()
+    (digest,) = coach_list.service_tokens
+    coach_list.service_tokens[digest] = False
+    assert run(coach_list, machine, "gw-a", check_mode=True)["changed"]
+    assert (machine / "token").read_text() == former
+    assert run(coach_list, machine, "gw-a")["changed"]
+    assert (machine / "token").read_text() != former
+    assert [good for good in coach_list.service_tokens.values() if good] == [True]
+    assert not run(coach_list, machine, "gw-a")["changed"]
 
 
 def test_a_run_that_ended_before_the_app_knew_is_carried_on(coach_list: CoachList, machine: Path) -> None:

@@ -511,6 +511,23 @@ def way(gateway: Gateway) -> Path:
     return place
 
 
+def test_a_unit_that_ends_at_every_start_does_not_run(
+    gateway: Gateway, units: dict[str, dict[str, str]]
+) -> None:
+    units["claw-tunnel-watch.service"] = {
+        "ActiveState": "activating",
+        "SubState": "auto-restart",
+        "Result": "exit-code",
+    }
+    assert codes(_doctor_ways.tunnel(patient(gateway))) == ["tunnel-down"]
+    units["claw-tunnel-watch.service"] = {
+        "ActiveState": "activating",
+        "SubState": "start",
+        "Result": "success",
+    }
+    assert codes(_doctor_ways.tunnel(patient(gateway))) == []
+
+
 def test_where_the_tunnel_leads(
     gateway: Gateway, way: Path, units: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -525,6 +542,13 @@ def test_where_the_tunnel_leads(
     monkeypatch.setattr(_doctor_ways.Cloudflared, "hostname", hostname)
     for url, found in (("https://now.example.com/gw-a", []), ("https://old.example.com/gw-a", ["url-stale"])):
         assert codes(_doctor_ways.tunnel_leads(patient(gateway, Given(app={"url": url})))) == found
+    monkeypatch.setattr(_doctor_ways, "_PATIENCE_SECONDS", 0)
+    units["claw-tunnel-watch.service"] = {
+        "StatusText": "gw-a: the app answers 401: it does not take this machine's token"
+    }
+    assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == ["url-untold"]
+    units["claw-tunnel-watch.service"] = {"StatusText": "The app reaches gw-a at https://now.example.com"}
+    assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == []
     leads[0] = NotYet("no connection")
     assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == ["tunnel-unregistered"]
     units["claw-tunnel.service"] = {"ActiveState": "activating"}
