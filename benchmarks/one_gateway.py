@@ -123,8 +123,8 @@ def _from_nothing(ground: Ground, coaches: int, taken: Rounds) -> list[Row]:
     note = "Once, not in rounds. The source's way is without a gateway that runs, and without first turns."
     return [
         taken.row(source, whole, note=note),
-        taken.row(source, step, note=note),
-        taken.row(source, less, at_least=100, note=note),
+        taken.row(source, step, at_least=100, note=note),
+        taken.row(source, less, note=note),
     ]
 
 

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ OF_CLIENTS = {
     "": "Please look up who my clients are.",
 }
 """What leads an agent to her tool, by the provider of models; the stand-in is told which."""
+CLIENTS_SHOWN = ("name", "email", "----")
+"""What stands above her clients where the tool did its work; a refusal is an answer too."""
 
 
 def state_dir() -> Path:
@@ -65,6 +67,11 @@ class Answer:
     text: str
     seconds: float
     ok: bool
+
+
+def _with_clients(answer: Answer) -> Answer:
+    """The answer, which is none unless her tool showed her coach's clients."""
+    return replace(answer, ok=answer.ok and all(word in answer.text for word in CLIENTS_SHOWN))
 
 
 class Demo:
@@ -104,6 +111,8 @@ class Demo:
             with steps.step(title) as step:
                 question = OF_CLIENTS.get(provider, OF_CLIENTS[""]) if sandboxed else QUESTION
                 answers = self._ask(asking.coaches(self.coach_list), question, step.show)
+                if sandboxed and provider == STAND_IN:
+                    answers = [_with_clients(answer) for answer in answers]
                 step.note = f"{sum(answer.ok for answer in answers)} of {len(answers)} answered"
         self._table(answers)
         if not all(answer.ok for answer in answers):
