@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,16 @@ def test_a_pass_with_nothing_to_do_is_short_and_writes_nothing(fleet: Fleet, con
     assert control.journal() == "", "a pass that does nothing says nothing"
 
 
-def test_a_click_is_an_answering_agent_within_two_minutes(fleet: Fleet, control: Control) -> None:
+def test_it_comes_by_itself_and_not_with_everybody_else(control: Control) -> None:
+    told = control.fleet.sh(
+        "systemctl show -P RandomizedDelayUSec -P ActiveState claw-reconciler.timer"
+    ).split()
+    assert "active" in told and "0" not in told, "each has a delay of its own"
+
+
+def test_a_click_is_an_answering_agent_within_two_minutes(
+    fleet: Fleet, control: Control, say: Callable[[str], None]
+) -> None:
     with fleet.admin() as admin:
         admin.add("coach-rike", "Rike")
         began = time.monotonic()
@@ -175,7 +184,7 @@ def test_a_click_is_an_answering_agent_within_two_minutes(fleet: Fleet, control:
     until("her agent", lambda: fleet.row("coach-rike")["status"] == "active", PROMISE_SECONDS)
     assert "Rike" in fleet.ask("coach-rike", "who are you?").text
     seconds = time.monotonic() - began
-    print(f"from the click to the answer: {seconds:.0f} s")
+    say(f"from the click to the answer: {seconds:.0f} s")
     assert seconds < PROMISE_SECONDS
 
 
@@ -224,6 +233,29 @@ def test_a_run_that_is_killed_loses_nothing(fleet: Fleet, control: Control) -> N
     assert (again.rc, again.changed) == (0, [])
 
 
+def test_whoever_cannot_be_provisioned_is_shown_in_django_and_by_the_unit(
+    fleet: Fleet, control: Control
+) -> None:
+    in_the_way = " ".join(f"/var/lib/claw/{name}/workspaces/coach-vera" for name in ("gw-a", "gw-b"))
+    until("the reconciler to be at rest", control.at_rest)
+    fleet.sh(f"for place in {in_the_way}; do ln -s /srv $place; done")
+    try:
+        with fleet.admin() as admin:
+            admin.add("coach-vera", "Vera")
+        assert control.run_now() == "exit-code"
+        assert control.show("ActiveState") == "failed"
+        row = fleet.row("coach-vera")
+        assert row["status"] == "error" and "symbolic link" in row["reason"], row
+        assert "coach-vera" in control.journal()
+    finally:
+        fleet.sh(f"rm {in_the_way}")
+    with fleet.admin() as admin:
+        admin.act("provision", fleet.row("coach-vera")["pk"])
+    assert control.run_now() == "success", control.journal()
+    assert fleet.row("coach-vera")["status"] == "active"
+    assert "Vera" in fleet.ask("coach-vera", "who are you?").text
+
+
 def test_two_runs_at_once_do_no_harm(fleet: Fleet, control: Control) -> None:
     ids = ["coach-anna", "coach-mila", "coach-rike"]
     until("the reconciler to be at rest", control.at_rest)
@@ -263,7 +295,7 @@ def test_a_gateway_that_refused_its_config_is_reported(fleet: Fleet, control: Co
 
 
 def test_who_came_for_this_goes(fleet: Fleet, control: Control) -> None:
-    ids = ["coach-mila", "coach-rike"]
+    ids = ["coach-mila", "coach-rike", "coach-vera"]
     with fleet.admin() as admin:
         admin.act("remove", *(fleet.row(agent_id)["pk"] for agent_id in ids))
     assert control.run_now() == "success", control.journal()
