@@ -69,6 +69,29 @@ def test_a_cron_job_runs_in_its_agents_sandbox(fleet: Fleet, sandboxes: Sandboxe
         assert [container for container, line in executed if line.endswith(CLIENTS)] == [sandbox.id]
 
 
+def test_a_heartbeat_runs_in_its_agents_sandbox(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    gateway = sandboxes.of(ANNA).gateway
+    before = fleet.heard_until_now()
+    beats = {"every": "1m", "prompt": executing(CLIENTS), "target": "none"}
+    play = fleet.play("playbooks/site.yml", "--limit", gateway, gateway_heartbeat=beats)
+    assert play.rc == 0, play.output
+    try:
+        with sandboxes.executed() as executed:
+            until(
+                "the turn of a heartbeat to end",
+                lambda: [
+                    request
+                    for request in fleet.heard(executing(CLIENTS), after=before)
+                    if request["messages"][-1]["role"] == "tool" and "companion of Anna" in request["system"]
+                ],
+                180,
+            )
+        assert sandboxes.of(ANNA).id in [container for container, line in executed if line.endswith(CLIENTS)]
+    finally:
+        play = fleet.play("playbooks/site.yml", "--limit", gateway)
+        assert play.rc == 0, play.output
+
+
 def test_a_new_key_reaches_a_sandbox_that_runs(fleet: Fleet, sandboxes: Sandboxes) -> None:
     old, before = fleet.credentials(ANNA)["api_key"], sandboxes.of(ANNA)
     assert "A client of coach-anna" in sandboxes.clients(ANNA)
