@@ -332,7 +332,7 @@ def test_after_a_reboot_the_app_is_told(machine: Any) -> None:
     hosts.create(BENCH, [MACHINE], provider=True)
     until(
         lambda: machine.run("systemctl is-active %s %s", TUNNEL, WATCHER).rc == 0,
-        seconds=60,
+        seconds=180,
         what="the units",
     )
     assert known_everywhere(machine, 60) != former
