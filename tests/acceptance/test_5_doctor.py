@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from .fleet import INVENTORY, Fleet, Play, until
+from .sandboxes import Sandboxes
 from .test_5_bad_machine import full
 
 pytestmark = pytest.mark.fire
@@ -298,9 +299,9 @@ IMAGE = f'$(python3 -c \'import json; print(json.load(open("{CONFIG}/sandbox.jso
 
 def used_then_another_image(fleet: Fleet) -> None:
     """Have a sandbox, and then another image by the same name, as a build in between leaves it."""
-    reply = fleet.ask(COACH, 'tool:exec {"command": "true"}')
-    assert reply.status == 200, reply
-    fleet.sh(f"docker commit --pause=false $(docker ps --quiet --filter name={COACH} | head -1) {IMAGE}")
+    sandboxes = Sandboxes(fleet)
+    sandboxes.clients(COACH)
+    fleet.sh(f"docker commit --pause=false {sandboxes.of(COACH).id} {IMAGE}")
 
 
 # With sandboxes for tools
