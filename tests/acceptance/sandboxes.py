@@ -73,6 +73,14 @@ class Sandboxes:
 
     # What agents do
 
+    def furnish(self, agent_id: str) -> None:
+        """Have a coach with a client of a name of its own, and a sandbox of her agent's."""
+        name = f"A client of {agent_id}"
+        self.fleet.orm(
+            f"CompanionProfile.objects.get(agent_id={agent_id!r}).clients.get_or_create(name={name!r})"
+        )
+        self.clients(agent_id)
+
     def execute(self, agent_id: str, line: str, session: str = "tools") -> str:
         """Have an agent execute a line; what she is told of it."""
         return said(self.fleet.ask(agent_id, executing(line), session))

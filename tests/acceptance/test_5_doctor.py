@@ -315,7 +315,8 @@ SANDBOX_FAULTS: dict[str, Fault] = {
         before="systemctl kill --signal=CONT claw-egress-watch",
     ),
     "sandbox-without-engine": Fault(
-        "systemctl stop docker.socket docker.service", "systemctl start docker.socket docker.service"
+        "systemctl stop docker.socket docker.service",
+        "systemctl start docker.socket docker.service claw-sandbox-workspaces",
     ),
 }
 if os.environ.get("CLAW_DEMO_ENGINE") != "none":

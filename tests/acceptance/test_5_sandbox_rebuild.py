@@ -29,7 +29,7 @@ def sandboxes(fleet: Fleet) -> Sandboxes:
     found = Sandboxes(fleet)
     found.rebuilt()
     for coach in COACHES:
-        found.clients(coach)
+        found.furnish(coach)
     return found
 
 

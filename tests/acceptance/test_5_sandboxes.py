@@ -23,10 +23,7 @@ def sandboxes(fleet: Fleet) -> Sandboxes:
     """Each coach has a client of her own and a sandbox."""
     found = Sandboxes(fleet)
     for coach in COACHES:
-        fleet.orm(
-            f"CompanionProfile.objects.get(agent_id={coach!r}).clients.get_or_create(name='A client of {coach}')"
-        )
-        found.clients(coach)
+        found.furnish(coach)
     return found
 
 
