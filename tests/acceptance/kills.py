@@ -356,7 +356,8 @@ class Sweep:
                 if not strike(step, point) or point is None:
                     continue
                 hits[index] += 1
-                if not point.what:
+                # How often it asks while it waits is the machine's doing, and has no end on a busy one.
+                if not point.what and point.call not in ASKS:
                     points[index].append(Point(point.call, point.number + 1))
             shown = ", ".join(
                 f"{step.name} {point}" for step, point in zip(self.steps, aims, strict=True) if point
