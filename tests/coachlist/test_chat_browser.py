@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf.global_settings import PASSWORD_HASHERS
 
 from claw_fleet.coachlist import chat
 from claw_fleet.coachlist.models import Gateway
@@ -65,8 +66,11 @@ def page(
     make_coach: MakeCoach,
     make_gateway: MakeGateway,
     standin: StandIn,
+    settings: Any,
 ) -> Browser:
     """The chat page, with a coach who has just signed in."""
+    # The server is a process of its own, and checks her password as a deployment does.
+    settings.PASSWORD_HASHERS = PASSWORD_HASHERS
     user = django_user_model.objects.create_user("anna", password=PASSWORD)
     make_gateway(url=standin.url)
     make_coach(user=user, gateway_id="gw-a", status="active", observed_generation=1)
