@@ -36,6 +36,7 @@ from tunnels import (
     internal,
     known_everywhere,
     needs_stand_in,
+    needs_time,
     nothing_left,
     play,
     registered,
@@ -154,6 +155,7 @@ def test_an_address_that_leads_elsewhere_is_never_told(machine: Any) -> None:
     known_everywhere(machine)
 
 
+@needs_time
 @needs_stand_in
 def test_who_stands_before_the_tunnel_lets_the_watcher_through_with_his_headers(machine: Any) -> None:
     headers = {"CF-Access-Client-Id": "the-watcher.access", "CF-Access-Client-Secret": secrets.token_hex(16)}
@@ -175,6 +177,7 @@ def test_who_stands_before_the_tunnel_lets_the_watcher_through_with_his_headers(
     known_everywhere(machine)
 
 
+@needs_time
 def test_a_token_that_somebody_revoked_is_told_and_replaced_by_the_role(machine: Any) -> None:
     former = machine.check_output("cat /etc/claw-tunnel/token")
     digest = hashlib.sha256(former.strip().encode()).hexdigest()
@@ -191,6 +194,7 @@ def test_a_token_that_somebody_revoked_is_told_and_replaced_by_the_role(machine:
     known_everywhere(machine)
 
 
+@needs_time
 @needs_stand_in
 def test_a_gateway_that_has_lost_its_token_keeps_no_other_from_the_app(machine: Any) -> None:
     lost = "/var/lib/claw/gw-b/token"

@@ -21,9 +21,12 @@ from tunnels import (
     hostname,
     known_everywhere,
     needs_stand_in,
+    needs_time,
     role,
     status,
 )
+
+pytestmark = needs_time
 
 
 @needs_stand_in

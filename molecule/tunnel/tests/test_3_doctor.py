@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunnels import TUNNEL, WATCHER, edge_fails, forget, known_everywhere, needs_stand_in, play
+from tunnels import TUNNEL, WATCHER, edge_fails, forget, known_everywhere, needs_stand_in, needs_time, play
+
+pytestmark = needs_time
 
 
 def look(place: Path, *words: str) -> tuple[list[str], str]:

@@ -32,6 +32,9 @@ HEALED_SECONDS = 15
 AT_ONCE = 6
 """As many questions may wait for their answers."""
 STAND_IN = not os.environ.get("CLAW_CLOUDFLARED")
+needs_time = pytest.mark.skipif(
+    os.environ.get("CLAW_TUNNEL") != "whole", reason="takes its time; run by make tunnel"
+)
 needs_stand_in = pytest.mark.skipif(not STAND_IN, reason="needs an edge that can be told to fail")
 
 
