@@ -94,6 +94,12 @@ def edge_fails(**faults: Any) -> Iterator[None]:
 
 def known_everywhere(machine: Any, seconds: float = HEALED_SECONDS) -> str:
     """Wait until Django has the tunnel's present name for every gateway; that name."""
+    until(
+        lambda: machine.run("python3 -c %s", _QUICK_TUNNEL).rc == 0,
+        seconds=60,
+        what="cloudflared's answer",
+        hint="Look at it with: journalctl -u claw-tunnel",
+    )
     name = hostname(machine)
     wanted = {gateway: f"https://{name}/{gateway}" for gateway in GATEWAYS}
     until(
