@@ -31,7 +31,7 @@ from typing import NamedTuple
 TEMP_PREFIX = ".claw-tmp."
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK_POLL_SECONDS = 0.1
-_TEMP_ATTEMPTS = 5
+_TEMP_ATTEMPTS = 20
 
 
 class DurableError(Exception):
