@@ -23,6 +23,11 @@ settings.register_profile(
 settings.load_profile("patient")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the project's own marker to ansible-test, which knows nothing of its settings."""
+    config.addinivalue_line("markers", "slow: starts programs or tries many examples")
+
+
 @pytest.fixture
 def coach_list(monkeypatch: pytest.MonkeyPatch) -> Iterator[CoachList]:
     """An empty coach list that is being served, and no proxy between."""
