@@ -96,7 +96,7 @@ test: lint types ## Everything; what computes beside what waits for machines
 	@$(MAKE) --no-print-directory --output-sync=line -j2 one-lane other-lane
 
 one-lane: $(STAMP)
-	@$(MAKE) --no-print-directory -j1 unit postgresql sanity integration podman machine tunnel-heals
+	@$(MAKE) --no-print-directory -j1 unit postgresql sanity integration podman machine
 
 other-lane: $(STAMP)
 	@$(MAKE) --no-print-directory -j1 molecule acceptance

@@ -41,8 +41,8 @@ def test_check_predicts_what_the_run_does_and_writes_nothing(fleet: Fleet, dora:
     # The run itself, while another coach's long turn is under way.
     pids = {name: fleet.pid(name) for name in ("gw-a", "gw-b")}
     with ThreadPoolExecutor() as pool:
-        long_turn = pool.submit(fleet.ask, "coach-anna", "slow:20", "long")
-        until("the long turn to reach the provider", lambda: fleet.heard("slow:20", after=heard))
+        long_turn = pool.submit(fleet.ask, "coach-anna", "slow:45", "long")
+        until("the long turn to reach the provider", lambda: fleet.heard("slow:45", after=heard))
         play = fleet.provision(dora, "--diff", "-vvv")
         assert not long_turn.done(), "the turn ended before the play; it proves nothing"
         reply = long_turn.result()
@@ -51,7 +51,7 @@ def test_check_predicts_what_the_run_does_and_writes_nothing(fleet: Fleet, dora:
     assert predictable(play.diffs()) == predictable(predicted.diffs())
     assert fleet.seen(play.output) == []
     assert reply.status == 200
-    assert len(reply.arrivals) >= 20 and reply.arrivals[-1] >= 19
+    assert len(reply.arrivals) >= 45 and reply.arrivals[-1] >= 44
     assert {name: fleet.pid(name) for name in pids} == pids
     assert fleet.row(dora)["status"] == "active"
     assert "Dora" in fleet.ask(dora, "who are you?").text
