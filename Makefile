@@ -12,7 +12,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export CLAW_CACHE_DIR ?= $(CURDIR)/.cache
 
-.PHONY: help up ask down clean test check lint types unit sanity postgresql integration molecule machine tunnel tunnel-heals podman tunnel-real acceptance fire soak bench lock one-lane other-lane
+.PHONY: help up ask down clean test check lint types quick unit sanity postgresql integration molecule machine tunnel tunnel-heals podman tunnel-real acceptance fire soak bench lock one-lane other-lane
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,7 +40,9 @@ clean: down ## down, and forget the cached images, OpenClaw's tree and the virtu
 	rm -rf .cache .venv .mypy_cache .ruff_cache .pytest_cache
 
 check: $(STAMP) ## Before every commit: lint, types and the quick units, under two minutes
-	@$(MAKE) --no-print-directory --output-sync=line -j2 lint types
+	@$(MAKE) --no-print-directory --output-sync=target -j3 lint types quick
+
+quick: $(STAMP)
 	@pytest -q -n 2 -m "not slow" $(UNITS)
 
 lint: $(STAMP)
