@@ -71,7 +71,7 @@ machine: $(STAMP) ## The Molecule scenario of bare machines, on two releases of 
 tunnel: $(STAMP) ## The Molecule scenario of a tunnel that comes and goes, whole, with a stand-in for Cloudflare
 	@CLAW_TUNNEL=whole molecule test --scenario-name tunnel
 
-tunnel-heals: $(STAMP) ## Of it what make test has time for: that it heals, and not all that can be wrong
+tunnel-heals: $(STAMP) ## The same in half the time: that it heals, and not all that can be wrong
 	@molecule test --scenario-name tunnel
 
 podman: $(STAMP) ## The Molecule scenario with sandboxes of rootless engines
@@ -80,7 +80,7 @@ podman: $(STAMP) ## The Molecule scenario with sandboxes of rootless engines
 
 tunnel-real: $(STAMP) ## The Molecule scenario of the tunnel with a real cloudflared: make tunnel-real CLOUDFLARED=FILE
 	@test -x "$(CLOUDFLARED)" || { echo "Give a cloudflared that can be executed: make tunnel-real CLOUDFLARED=FILE"; exit 1; }
-	@CLAW_CLOUDFLARED="$(realpath $(CLOUDFLARED))" molecule test --scenario-name tunnel
+	@CLAW_TUNNEL=whole CLAW_CLOUDFLARED="$(realpath $(CLOUDFLARED))" molecule test --scenario-name tunnel
 
 postgresql: $(STAMP) ## The coach list on PostgreSQL instead of SQLite
 	@tests/with-postgresql pytest -q -n 2 tests/coachlist

@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-import testinfra
 from clawbench import asking
 from clawbench.coachlist import CoachList
 from clawbench.hosts import Bench
@@ -28,18 +27,6 @@ print(urllib.request.urlopen(request, timeout=20).status)
 """
 """Run on the machine with a credentials file: asks Django who its coach is."""
 GATEWAYS = {"gw-a": 18789, "gw-b": 19789}
-
-
-@pytest.fixture(scope="module")
-def machine() -> Any:
-    """The machine, as root."""
-    return testinfra.get_host(f"docker://{BENCH.container(MACHINE)}")
-
-
-@pytest.fixture(scope="module")
-def rows() -> dict[str, dict[str, Any]]:
-    """The coaches as Django has them, by agent id."""
-    return {row["agent_id"]: row for row in asking.coaches(COACH_LIST)}
 
 
 def soul_words(machine: Any, row: dict[str, Any]) -> set[str]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-import testinfra
 from clawbench.hosts import Bench
 from clawbench.inventory import MACHINE
 from clawbench.shell import until
@@ -20,12 +19,6 @@ BENCH = Bench.of(Path(os.environ["CLAW_DEMO_STATE"]))
 CONTAINER = BENCH.container(MACHINE)
 GATEWAYS = ("gw-a", "gw-b")
 START_SECONDS = 240
-
-
-@pytest.fixture(scope="module")
-def machine() -> Any:
-    """The machine, as root."""
-    return testinfra.get_host(f"docker://{CONTAINER}")
 
 
 def described(machine: Any, name: str) -> dict[str, Any]:

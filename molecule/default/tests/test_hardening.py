@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import testinfra
 from clawbench import asking
 from clawbench.coachlist import CoachList
 from clawbench.hosts import Bench
-from clawbench.inventory import MACHINE
 
 STATE = Path(os.environ["CLAW_DEMO_STATE"])
 BENCH = Bench.of(STATE)
@@ -25,12 +23,6 @@ UNITS = (*(f"openclaw-gateway@{name}.service" for name in GATEWAYS), "claw-proxy
 WORST_EXPOSURE = 2.0
 AUDIT_REASONS = {"fs.config_include.perms_group_readable"}
 """What OpenClaw's audit may warn of: each has its reason in docs/operations.md."""
-
-
-@pytest.fixture(scope="module")
-def machine() -> Any:
-    """The machine, as root."""
-    return testinfra.get_host(f"docker://{BENCH.container(MACHINE)}")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import testinfra
 from clawbench.hosts import Bench
 from clawbench.inventory import MACHINE
 
@@ -22,12 +21,6 @@ ALLOWED = {"/v1/responses": "POST", "/v1/chat/completions": "POST", "/healthz": 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "TRACE", "CONNECT")
 TURN = {"model": "openclaw", "input": "hello"}
 Headers = list[tuple[str, str]]
-
-
-@pytest.fixture(scope="module")
-def machine() -> Any:
-    """The machine, as root."""
-    return testinfra.get_host(f"docker://{BENCH.container(MACHINE)}")
 
 
 class Way:

@@ -15,7 +15,6 @@ from typing import Any
 
 import httpx
 import pytest
-import testinfra
 from ansible_collections.claw.fleet.plugins.module_utils._audit import HOGS, NAMES
 from clawbench import asking, surroundings
 from clawbench.coachlist import CoachList
@@ -64,18 +63,6 @@ for engine in sys.argv[1:]:
     found += [client.inspect_container(container["Id"]) for container in listed]
 print(json.dumps(found))
 """
-
-
-@pytest.fixture(scope="module")
-def machine() -> Any:
-    """The machine, as root."""
-    return testinfra.get_host(f"docker://{BENCH.container(MACHINE)}")
-
-
-@pytest.fixture(scope="module")
-def rows() -> dict[str, dict[str, Any]]:
-    """The coaches as Django has them, by agent id."""
-    return {row["agent_id"]: row for row in asking.coaches(COACH_LIST)}
 
 
 @pytest.fixture(scope="module")

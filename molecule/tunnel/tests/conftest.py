@@ -7,23 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import testinfra
-from clawbench import asking
 from clawbench.inventory import MACHINE
 from clawbench.shell import until
-from tunnels import BENCH, COACH_LIST, Questions
-
-
-@pytest.fixture(scope="module")
-def machine() -> Any:
-    """The machine, as root."""
-    return testinfra.get_host(f"docker://{BENCH.container(MACHINE)}")
-
-
-@pytest.fixture(scope="module")
-def rows() -> dict[str, dict[str, Any]]:
-    """The coaches as Django has them, by agent id."""
-    return {row["agent_id"]: row for row in asking.coaches(COACH_LIST)}
+from tunnels import BENCH, Questions
 
 
 @pytest.fixture(scope="module")

@@ -154,8 +154,9 @@ def _watchers_trouble(gateway: str) -> str:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         said = unit(_TUNNEL[1], "StatusText").get("StatusText", "")
-        if f"{gateway}: " not in said or time.monotonic() >= deadline:
-            return said if f"{gateway}: " in said else ""
+        trouble = said if f"; {gateway}: " in f"; {said}" else ""
+        if not trouble or time.monotonic() >= deadline:
+            return trouble
         time.sleep(1)
 
 
