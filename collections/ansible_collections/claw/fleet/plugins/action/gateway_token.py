@@ -37,7 +37,7 @@ class ActionModule(ActionBase):
         prepared = self._step("prepare", args, task_vars)
         result |= {"changed": prepared["due"], "token_sha256": prepared["token_sha256"]}
         header = f"token of gateway {args['gateway']}"
-        result["diff"] = diff_of_secret(header, prepared["token_sha256"], prepared["due"])
+        result["diff"] = diff_of_secret(header, prepared["token_sha256"], prepared["replaces"])
         if self._task.check_mode:
             return result
         while prepared["due"]:

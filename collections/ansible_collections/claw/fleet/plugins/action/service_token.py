@@ -66,22 +66,27 @@ class _Rotation:
 
     def predict(self) -> dict[str, Any]:
         """What a run would say."""
-        return self._told(self._due())
+        return self._told(self._due(), self._replaces())
 
     def run(self) -> dict[str, Any]:
         """Go on from wherever the last run ended, or begin."""
-        due = self._due()
-        if due and not (_read(self.former) and not _read(self.pending)):
+        due, replaces = self._due(), self._replaces()
+        if replaces or _read(self.pending):
             self._replace()
         if due:
             self._revoke()
-        return self._told(due)
+        return self._told(due, replaces)
 
     def _due(self) -> bool:
         if _read(self.pending) or _read(self.former):
             return True
         age = time.time() - self.path.stat().st_mtime
         return age >= int(self.args["max_age_days"]) * _DAY_SECONDS
+
+    def _replaces(self) -> bool:
+        """Whether another token comes to be in the file; an earlier run may have left only what comes after that."""
+        pending = _read(self.pending)
+        return pending != self.before if pending else self._due() and not _read(self.former)
 
     def _replace(self) -> None:
         """Have a new token in the file, which Django takes."""
@@ -133,11 +138,11 @@ class _Rotation:
     def _client(self, token: str) -> Client:
         return Client.of({**self.args, "api_token": token})
 
-    def _told(self, due: bool) -> dict[str, Any]:
+    def _told(self, due: bool, replaces: bool) -> dict[str, Any]:
         return {
             "changed": due,
             "token_sha256": _hash(_read(self.path)),
-            "diff": diff_of_secret(f"service token in {self.path}", _hash(self.before), due),
+            "diff": diff_of_secret(f"service token in {self.path}", _hash(self.before), replaces),
         }
 
 

@@ -31,7 +31,8 @@ class ActionModule(ActionBase):
         try:
             client = Client.of(args)
             known = _known(client, digest)
-            differs = known is None or sorted(known.get("gateways") or []) != gateways
+            before = sorted((known or {}).get("gateways") or [])
+            differs = known is None or before != gateways
             if (
                 differs
                 and not self._task.check_mode
@@ -46,7 +47,6 @@ class ActionModule(ActionBase):
         except (ApiError, OptionsError) as exc:
             raise AnsibleActionFail(str(exc)) from None
         header = f"what the app lets the {args['name']} say"
-        before = list((known or {}).get("gateways") or [])
         return {
             **result,
             "changed": changed or differs,

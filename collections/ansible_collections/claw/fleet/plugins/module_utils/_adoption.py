@@ -88,7 +88,7 @@ class Adoption:
         if not check:
             self._sweep(record)
         diff: list[dict[str, str]] = []
-        warnings: list[str] = []
+        warnings = self._scheduled(due)
         changed = False
         for row in due:
             if _coach.has_error(row):
@@ -100,6 +100,16 @@ class Adoption:
                 row["error"] = _coach.error(_STEP, str(error))
         unlisted = sorted(agents.keys() - known - record.keys())
         return Adopted(mine, changed, unlisted, diff, warnings)
+
+    def _scheduled(self, due: list[Row]) -> list[str]:
+        """What stays behind of those who are to be taken over: a job's rights are the former gateway's to give."""
+        jobs = self.former.jobs() if due else {}
+        return [
+            f"{row['agent_id']} has scheduled jobs, which stay with the former gateway and run no more: "
+            f"{', '.join(jobs[row['agent_id']])}. Have them made anew on {self.gateway.name}"
+            for row in due
+            if row["agent_id"] in jobs
+        ]
 
     def _adopt(
         self,

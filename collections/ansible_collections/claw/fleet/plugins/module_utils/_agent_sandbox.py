@@ -27,7 +27,12 @@ from ansible_collections.claw.fleet.plugins.module_utils._containers import (
     ContainersError,
 )
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway
-from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries, Roster, RosterError
+from ansible_collections.claw.fleet.plugins.module_utils._roster import (
+    Entries,
+    Roster,
+    RosterChange,
+    RosterError,
+)
 from ansible_collections.claw.fleet.plugins.module_utils._sandbox import KEYS, MARK, Sandbox
 
 _HOLD_SECONDS = 25
@@ -50,6 +55,11 @@ class Outcome(NamedTuple):
     diff: list[dict[str, str]]
 
 
+def predicted_for_a_new_gateway(wanted: Sandbox) -> Outcome:
+    """What will be done on a gateway that is yet to be made, which has no agents then."""
+    return Outcome(True, [], [], [], 0, [change("sandbox", "", _written(wanted))])
+
+
 class AgentSandboxes:
     """The sandboxes of one gateway's agents."""
 
@@ -69,11 +79,11 @@ class AgentSandboxes:
         _sandbox.refuse_unguarded(self.gateway)
         with nullcontext() if check else self.roster.lock():
             before = _read(self.gateway)
-            after = json.dumps(asdict(wanted), indent=2, sort_keys=True) + "\n"
+            after = _written(wanted)
             served = self.roster.entries()
             entries = {agent_id: self._entry(agent_id, entry, wanted) for agent_id, entry in served.items()}
             updated = [agent_id for agent_id in served if served[agent_id] != entries[agent_id]]
-            reloads = self._apply(before, after, entries, check)
+            roster = self._apply(before, after, entries, check)
         stale = [
             container
             for container in containers.all()
@@ -82,15 +92,14 @@ class AgentSandboxes:
         busy = [] if check else self._remove(containers, stale, wait)
         gone = {container.agent_id for container in stale} - set(busy)
         diff = [change("sandbox", before, after)] if before != after else []
-        if stale:
-            ids = sorted({container.agent_id for container in stale})
-            diff.append(change("containers", "".join(f"{name}: another\n" for name in ids), ""))
+        if gone:
+            diff.append(change("containers", "".join(f"{name}: another\n" for name in sorted(gone)), ""))
         return Outcome(
-            changed=before != after or bool(updated or gone),
+            changed=before != after or roster.changed or bool(gone),
             updated=updated,
             recreated=sorted(gone),
             busy=busy,
-            reloads=reloads,
+            reloads=roster.reloads,
             diff=diff,
         )
 
@@ -98,13 +107,13 @@ class AgentSandboxes:
         rest = {key: value for key, value in entry.items() if key not in KEYS}
         return {**rest, **wanted.entry(self.gateway, agent_id)}
 
-    def _apply(self, before: str, after: str, entries: Entries, check: bool) -> int:
+    def _apply(self, before: str, after: str, entries: Entries, check: bool) -> RosterChange:
         if check:
-            return self.roster.apply(entries, check=True).reloads
+            return self.roster.apply(entries, check=True)
         # The descriptor first: whoever writes the roster next, after a crash of this run too, makes it of that.
         _write(self.gateway, after)
         try:
-            return self.roster.apply(entries).reloads
+            return self.roster.apply(entries)
         except RosterError:
             _write(self.gateway, before)
             raise
@@ -130,6 +139,10 @@ class AgentSandboxes:
             if running:
                 self.gateway.release(agent_id)
         return True
+
+
+def _written(sandbox: Sandbox) -> str:
+    return json.dumps(asdict(sandbox), indent=2, sort_keys=True) + "\n"
 
 
 def _read(gateway: Gateway) -> str:

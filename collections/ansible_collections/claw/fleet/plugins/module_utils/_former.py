@@ -14,14 +14,18 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import sqlite3
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from ansible_collections.claw.fleet.plugins.module_utils import _durable, _processes
+
+_JOBS = "SELECT agent_id, name FROM cron_jobs WHERE agent_id IS NOT NULL AND payload_kind != 'heartbeat' ORDER BY name"
 
 
 class FormerError(Exception):
@@ -101,6 +105,22 @@ class FormerGateway:
             if isinstance(entry, dict):
                 entries[agent_id.lower()] = entry
         return {agent_id: self._agent(agent_id, entry) for agent_id, entry in entries.items()}
+
+    def jobs(self) -> dict[str, list[str]]:
+        """The names of the jobs that people scheduled, by agent; heartbeats, which every gateway has, are not among them."""
+        path = self.state_dir / "state" / "openclaw.sqlite"
+        found: dict[str, list[str]] = {}
+        if not path.is_file():
+            return found
+        # Of a database that nobody has open the file is all there is; opened for reading it would get files beside it.
+        how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+        try:
+            with closing(sqlite3.connect(f"file:{quote(str(path))}?{how}", uri=True)) as database:
+                for agent_id, name in database.execute(_JOBS):
+                    found.setdefault(agent_id.lower(), []).append(name)
+        except sqlite3.Error as error:
+            raise FormerError(f"{path} does not tell which jobs are scheduled: {error}") from error
+        return found
 
     def in_use(self) -> bool:
         """Whether a process still has a database of it open."""

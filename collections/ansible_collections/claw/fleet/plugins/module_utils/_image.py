@@ -33,6 +33,8 @@ with contextlib.suppress(ImportError):
 
 INPUTS = "claw.fleet.inputs"
 _BASE = "claw.fleet.base"
+_TRIED = "claw.fleet.tried"
+"""Of the containers in which an image is tried."""
 _DIGITS = 16
 _BUILD_SECONDS = 1800
 _PROOF_SECONDS = 120
@@ -170,13 +172,16 @@ class Images:
             )
 
     def prune(self, keep: int, current: str, *, check: bool) -> list[str]:
-        """Remove what no container uses but the newest ``keep`` before the current; their tags."""
+        """Remove what no container uses but the newest ``keep`` beside the one with the current tag; their tags.
+
+        A check may come before there is such an image, or while it is another one that has the tag.
+        """
         with self._engine.asked_to("look for images that are used"):
             used = {
                 container.attrs["Image"]
                 for container in self._client.containers.list(all=True, ignore_removed=True)
             }
-        former = [image for image in self._all() if image.id != current]
+        former = [image for image in self._all() if f"{self.name}:{current}" not in image.tags]
         gone: list[str] = []
         for image in former[keep:]:
             tags = [tag for tag in image.tags if tag.startswith(f"{self.name}:")]
@@ -216,6 +221,7 @@ class Images:
                 network_mode="none",
                 read_only=True,
                 cap_drop=["ALL"],
+                labels=[_TRIED],
                 security_opt=["no-new-privileges"],
                 # Of what an engine may log to by itself, not everything can be read again.
                 log_config={"Type": "json-file"},
@@ -230,6 +236,10 @@ class Images:
     def _clear(self) -> None:
         """Remove what has our label and no name: a build that failed, or whose run was killed, has left it."""
         with self._engine.asked_to("remove what an earlier build left"):
+            for container in self._client.containers.list(
+                all=True, filters={"label": _TRIED}, ignore_removed=True
+            ):
+                container.remove(force=True)
             self._client.images.prune(filters={"dangling": True, "label": INPUTS})
 
     def _bootstrapped(self, base: Base) -> str:

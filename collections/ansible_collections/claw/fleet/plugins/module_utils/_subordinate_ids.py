@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,8 +62,9 @@ def free(taken: Sequence[Range], count: int) -> int:
 
 def ensure(user: str, count: int, *, check: bool) -> list[str]:
     """Have that many of both kinds for a user in one range each; the files that were changed, or would be."""
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
-    with _durable.lock(LOCK):
+    if not check:
+        LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if check else _durable.lock(LOCK):
         ranges = {file: parse((_durable.read(file) or b"").decode("utf-8", "replace")) for file in FILES}
         lacking = [
             file for file in FILES if not any(one.owner == user and one.size >= count for one in ranges[file])

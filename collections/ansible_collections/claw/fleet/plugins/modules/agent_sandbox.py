@@ -137,7 +137,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.claw.fleet.plugins.module_utils import _durable
-from ansible_collections.claw.fleet.plugins.module_utils._agent_sandbox import AgentSandboxes, Outcome
+from ansible_collections.claw.fleet.plugins.module_utils._agent_sandbox import (
+    AgentSandboxes,
+    Outcome,
+    predicted_for_a_new_gateway,
+)
 from ansible_collections.claw.fleet.plugins.module_utils._containers import ContainersError
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
     DEFAULT_CONFIG_ROOT,
@@ -171,12 +175,13 @@ ARGUMENT_SPEC: dict[str, Any] = {
 def run(module: AnsibleModule) -> Outcome:
     """Do it, or say what would be done."""
     params = module.params
+    wanted = Sandbox.of(params)
     descriptor = Path(params["config_root"]) / params["gateway"] / "gateway.json"
     if module.check_mode and not descriptor.exists():
-        # The tasks before this one would have made the gateway, which has no agents then.
-        return Outcome(True, [], [], [], 0, [])
+        # The tasks before this one would have made the gateway.
+        return predicted_for_a_new_gateway(wanted)
     gateway = Gateway.load(params["gateway"], params["config_root"])
-    return AgentSandboxes(gateway).reconcile(Sandbox.of(params), wait=params["wait"], check=module.check_mode)
+    return AgentSandboxes(gateway).reconcile(wanted, wait=params["wait"], check=module.check_mode)
 
 
 def main() -> None:

@@ -59,6 +59,10 @@ due:
   description: Whether something is to be done.
   returned: with O(step=prepare)
   type: bool
+replaces:
+  description: Whether another token will count in the end.
+  returned: with O(step=prepare)
+  type: bool
 token_sha256:
   description: The hash of the token that the gateway's config refers to.
   returned: success
@@ -102,7 +106,9 @@ def prepare(files: SecretFiles, token: str | None, max_age_days: int, check: boo
         if changed and not check:
             pending = token or secrets.token_hex(TOKEN_BYTES)
             files.have(files.pending, pending, check=False)
-    return {"changed": changed, "due": due, "pending": "" if check else pending}
+    # One that is in force already has yet to be settled with Django, and that is all.
+    replaces = due and (token or pending) != current
+    return {"changed": changed, "due": due, "replaces": replaces, "pending": "" if check else pending}
 
 
 def use(files: SecretFiles) -> dict[str, Any]:

@@ -226,7 +226,7 @@ def reconcile(params: dict[str, Any], check: bool) -> dict[str, Any]:
         image = images.build(Path(params["context"]), inputs, Base(**params["base"]), params["command"])
         changed = True
     # What is not there yet will come before those that are.
-    removed = images.prune(params["keep"], image.id if image else "", check=check) if image or check else []
+    removed = images.prune(params["keep"], tag, check=check) if image or check else []
     return {
         "changed": changed or bool(removed) or (check and image is None),
         "image": f"{params['name']}:{tag}",

@@ -20,8 +20,8 @@ attributes:
   check_mode:
     support: full
     details:
-      - With V(saved) nothing is done. An image that has no O(id) yet counts as one that the machine lacks, and an engine
-        that is not there yet as one that has no image.
+      - With V(saved) nothing is done. An image that has no O(id) yet, or is not in O(source) yet, counts as one that the
+        machine lacks, and an engine that is not there yet as one that has no image.
   diff_mode:
     support: none
   idempotent:
@@ -128,7 +128,7 @@ def reconcile(params: dict[str, Any], check: bool) -> dict[str, Any]:
             images.save(tag, archive)
         return {"changed": False, "present": images.find(tag) is not None, "removed": []}
     original = Images(name, params["source"]) if params["source"] else None
-    wanted = original.known(tag).id if original else params["id"]
+    wanted = _id(original, tag, check) if original else params["id"]
     found = images.find(tag)
     present = found is not None and found.id == wanted
     loaded = bool(archive or original) and not present and not check
@@ -137,14 +137,20 @@ def reconcile(params: dict[str, Any], check: bool) -> dict[str, Any]:
     elif loaded and archive:
         with archive.open("rb") as file:
             images.load(tag, file, wanted)
-    removed = []
-    if present or loaded or check:
-        removed = images.prune(params["keep"], wanted, check=check)
+    removed = images.prune(params["keep"], tag, check=check) if present or loaded or check else []
     return {
         "changed": loaded or bool(removed) or (check and not present),
         "present": present or loaded,
         "removed": removed,
     }
+
+
+def _id(original: Images, tag: str, check: bool) -> str:
+    """The id of the image where it was built; in check mode empty if it is yet to be."""
+    if not check:
+        return str(original.known(tag).id)
+    image = original.find(tag)
+    return str(image.id) if image else ""
 
 
 def main() -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator
 
 import pytest
@@ -21,11 +22,21 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("patient")
+# Where a property does not hold, it shows what was and what should have been.
+pytest.register_assert_rewrite("ansible_collections.claw.fleet.tests.unit.plugins.prediction")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the project's own marker to ansible-test, which knows nothing of its settings."""
     config.addinivalue_line("markers", "slow: starts programs or tries many examples")
+
+
+@pytest.fixture(scope="module")
+def no_authorities() -> Iterator[None]:
+    """Nobody is asked by https; to read all authorities takes a client longer than to ask."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl.SSLContext, "load_default_certs", lambda *_purpose: None)
+        yield
 
 
 @pytest.fixture

@@ -9,12 +9,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -33,12 +30,12 @@ from ansible_collections.claw.fleet.plugins.module_utils._supervisor import Unit
 from ansible_collections.claw.fleet.plugins.module_utils._workspace import OwnedFile
 from ansible_collections.claw.fleet.plugins.modules.gateway_secrets import reconcile
 from ansible_collections.claw.fleet.tests.unit.plugins.coach_list import TOKEN, CoachList, row
-from ansible_collections.claw.fleet.tests.unit.plugins.offline import OfflineGateway, offline_gateway
+from ansible_collections.claw.fleet.tests.unit.plugins.prediction import fresh_gateway, on_disk
 from ansible_collections.claw.fleet.tests.unit.plugins.run_action import run_action
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_authorities")]
 
 REFUSALS = (AgentsError, DurableError, RosterError)
 COACHES = (1, 2, 3)
@@ -46,30 +43,6 @@ OWN = ("lock", "manifest.json", "config.applied.json")
 """What the fleet notes for itself, and which counts as no change of anything."""
 
 Row = dict[str, Any]
-
-
-@contextmanager
-def fresh_gateway() -> Iterator[OfflineGateway]:
-    """A stopped gateway in a place of its own, with nothing in it but its lock."""
-    with TemporaryDirectory(prefix="claw-prediction-") as place:
-        gateway = offline_gateway(Path(place))
-        # Whoever is first makes it, and its directory tells the time of that.
-        gateway.lock_path.touch(mode=0o600)
-        yield gateway
-
-
-def on_disk(gateway: Gateway, *, but: tuple[str, ...] = ("lock",)) -> dict[str, Any]:
-    """Everything below the gateway's places: kind, mode, inode, time and content."""
-    root = Path(gateway.state_dir).parent
-    found: dict[str, Any] = {}
-    for path in sorted(root.rglob("*")):
-        if path.name not in but:
-            entry = path.lstat()
-            content = path.read_bytes() if stat.S_ISREG(entry.st_mode) else b""
-            # A directory that has only the fleet's own notes written anew is the same.
-            when = entry.st_mtime_ns if path.is_file() or but == ("lock",) else 0
-            found[str(path.relative_to(root))] = (oct(entry.st_mode), entry.st_ino, when, content)
-    return found
 
 
 def attempt(deed: Callable[[], Any]) -> Any:

@@ -10,6 +10,8 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +255,30 @@ def _killed(machine: Machine, at: int) -> bool:
             os._exit(0)
     _pid, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)
+
+
+def test_what_is_scheduled_and_stays_behind_is_told(machine: Machine) -> None:
+    state = machine.former / "state"
+    state.mkdir()
+    jobs = [
+        ("coach-1", "evening", "agentTurn"),
+        ("coach-1", "heartbeat", "heartbeat"),
+        ("operator", "x", "agentTurn"),
+    ]
+    with closing(sqlite3.connect(state / "openclaw.sqlite")) as database:
+        database.execute("CREATE TABLE cron_jobs (agent_id, name, payload_kind)")
+        database.executemany("INSERT INTO cron_jobs VALUES (?, ?, ?)", jobs)
+        database.commit()
+    for check in (True, False):
+        (warning,) = machine.adopt(machine.row(1), machine.row(2), check=check).warnings
+        assert warning.startswith("coach-1 has scheduled jobs") and ": evening. Have them" in warning
+    assert machine.adopt(machine.row(1), machine.row(2)).warnings == []
+
+
+def test_a_database_that_tells_no_jobs_stops_it_before_anything_is_copied(machine: Machine) -> None:
+    (machine.former / "state").mkdir()
+    (machine.former / "state" / "openclaw.sqlite").write_bytes(b"no database")
+    before = machine.tree()
+    with pytest.raises(FormerError, match="does not tell which jobs are scheduled"):
+        machine.adopt(machine.row(1))
+    assert machine.tree() == before

@@ -89,20 +89,25 @@ def sandboxes(tmp_path: Path, engine: Engine) -> AgentSandboxes:
     return AgentSandboxes(gateway)
 
 
-@pytest.fixture
-def running(sandboxes: AgentSandboxes, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> AgentSandboxes:
-    """The same, and the gateway serves whatever its roster says."""
+def run_it(engine: Engine, patch: pytest.MonkeyPatch) -> None:
+    """Have gateways run that serve whatever their rosters say."""
     state = UnitState("active", "running", 7, "success", 0)
     answers: dict[str, Any] = {
         "unit_state": lambda _self: state,
         "ready": lambda _self: True,
-        "served": lambda _self: Served(True, True, sandboxes.roster.entries(), []),
+        "served": lambda self: Served(True, True, Roster(self).entries(), []),
         "rpc": lambda _self, _method: {"plugins": {"loaded": [GUARD]}},
         "hold": lambda _self, agent_id, seconds: engine.hold(agent_id, seconds),
         "release": lambda _self, agent_id: engine.release(agent_id),
     }
     for name, answer in answers.items():
-        monkeypatch.setattr(OfflineGateway, name, answer)
+        patch.setattr(OfflineGateway, name, answer)
+
+
+@pytest.fixture
+def running(sandboxes: AgentSandboxes, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> AgentSandboxes:
+    """The same, and the gateway runs."""
+    run_it(engine, monkeypatch)
     return sandboxes
 
 

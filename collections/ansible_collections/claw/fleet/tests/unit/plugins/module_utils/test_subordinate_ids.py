@@ -24,26 +24,32 @@ MANY = 65536
 Ran = list[list[str]]
 
 
-@pytest.fixture
-def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
-    """The commands, on a machine with one person."""
-    files = (tmp_path / "subuid", tmp_path / "subgid")
-    for file in files:
-        file.write_text(f"operator:{FIRST}:{MANY}\n")
-    monkeypatch.setattr(_subordinate_ids, "FILES", files)
-    monkeypatch.setattr(_subordinate_ids, "LOCK", tmp_path / "lock")
+def usermod_of(place: Path, patch: pytest.MonkeyPatch) -> Ran:
+    """The commands that are to be run, on a machine whose files are there; they are done as usermod does them."""
+    files = {"--add-subuids": place / "subuid", "--add-subgids": place / "subgid"}
+    patch.setattr(_subordinate_ids, "FILES", tuple(files.values()))
+    patch.setattr(_subordinate_ids, "LOCK", place / "lock")
     commands: Ran = []
 
     def run(command: Sequence[str], _place: Path, _environment: object) -> str:
         commands.append(list(command))
-        first, _dash, last = command[2].partition("-")
-        for file in files:
-            with file.open("a") as text:
-                text.write(f"{command[-1]}:{first}:{int(last) - int(first) + 1}\n")
+        _usermod, *words, user = command
+        for option, span in zip(words[::2], words[1::2], strict=True):
+            first, _dash, last = span.partition("-")
+            with files[option].open("a") as text:
+                text.write(f"{user}:{first}:{int(last) - int(first) + 1}\n")
         return ""
 
-    monkeypatch.setattr(_subordinate_ids._command, "run", run)
+    patch.setattr(_subordinate_ids._command, "run", run)
     return commands
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
+    """The commands, on a machine with one person."""
+    for name in ("subuid", "subgid"):
+        (tmp_path / name).write_text(f"operator:{FIRST}:{MANY}\n")
+    return usermod_of(tmp_path, monkeypatch)
 
 
 def test_a_user_gets_what_is_free_in_both_files_once(ran: Ran, tmp_path: Path) -> None:
