@@ -12,25 +12,22 @@ import hashlib
 import http.client
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.claw.fleet.plugins.module_utils import _durable, _processes
-from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient, plain, run, unit
+from ansible_collections.claw.fleet.plugins.module_utils import _doctor_words, _durable, _processes
+from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient, plain, unit
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError, other_gateway
 from ansible_collections.claw.fleet.plugins.module_utils._gateway_config import ConfigFile
 from ansible_collections.claw.fleet.plugins.module_utils._sandbox import GUARD, Sandbox
 
 _REFUSED = 78
-_STUCK, _TIDIES = "another OpenClaw process owns", "Idle shared-state database cleanup"
-_STUCK_SECONDS, _STUCK_TIMES = 3600, 3
 _LOOP, _LOOP_SECONDS = 3, 600
 _ENDPOINTS = ("/v1/responses", "/v1/chat/completions")
 _OFF = (403, 404, 405)
 _UNITS = Path("/etc/systemd/system")
-_WORDS_LINES = 2000
 _LOCK_SECONDS = 20
 _SHOWN_SETTINGS = 5
 
@@ -85,7 +82,7 @@ def process(patient: Patient) -> Iterator[Finding]:
             yield Finding("gateway-not-ready", f"Gateway {name} runs and does not get ready.", told)
     else:
         found = unit(gateway.unit, "NRestarts")
-        since = time.time() - _started(gateway)
+        since = time.time() - _doctor_words.started(gateway)
         if int(found["NRestarts"] or 0) >= _LOOP and since < _LOOP_SECONDS:
             told = f"{found['NRestarts']} restarts, the last one {since:.0f} s ago"
             yield Finding("gateway-crash-loop", f"Gateway {name} ends again and again.", told)
@@ -104,57 +101,6 @@ def _ended(gateway: Gateway) -> str:
     state = gateway.unit_state()
     words = gateway.words(time.time() - 60).splitlines()
     return f"result {state.result}, status {state.exit_status}: {' | '.join(words[-3:])}"
-
-
-def _started(gateway: Gateway) -> float:
-    """When the process of now was started, in seconds since the epoch."""
-    found = unit(gateway.unit, "ExecMainStartTimestampMonotonic")["ExecMainStartTimestampMonotonic"]
-    return time.time() - (time.monotonic() - int(found or 0) / 1e6)
-
-
-def stuck(patient: Patient) -> Iterator[Finding]:
-    """Whether OpenClaw's lock was left taken, by the words of the process that runs; and whether the kernel ended some of it."""
-    gateway = patient.gateway
-    if gateway is None or not patient.state.pid:
-        return
-    since = int(max(_started(gateway), time.time() - _STUCK_SECONDS))
-    command = [
-        *("journalctl", f"--unit={gateway.unit}", f"--since=@{since}", f"--lines={_WORDS_LINES}"),
-        *("--output=cat", "--no-pager", "--quiet"),
-    ]
-    lines = stuck_words(run(command).stdout.splitlines())
-    if lines:
-        sentence = f"Gateway {gateway.name}'s own lock is left taken."
-        yield Finding("gateway-stuck", sentence, f"{len(lines)} times within an hour: {lines[-1]}")
-    killed = _killed(patient.state.pid, patient.root)
-    if killed:
-        sentence = f"The kernel has ended processes of gateway {gateway.name} for want of memory."
-        yield Finding("gateway-out-of-memory", sentence, f"oom_kill {killed} in its control group")
-
-
-def stuck_words(lines: Sequence[str]) -> list[str]:
-    """What of a journal says so. That it did not come to tidy up happens to a busy one, and is meant if it goes on."""
-    found = [line for line in lines if _STUCK in line]
-    meant = any(_TIDIES not in line for line in found) or len(found) >= _STUCK_TIMES
-    return found if meant else []
-
-
-def _killed(pid: int, root: Path) -> int:
-    """How many processes of its control group the kernel has ended; 0 where it does not say."""
-    with suppress(OSError):
-        for line in (root / f"proc/{pid}/cgroup").read_text().splitlines():
-            _number, kinds, place = line.split(":", 2)
-            if kinds == "":
-                file = root / f"sys/fs/cgroup{place}/memory.events"
-            elif "memory" in kinds.split(","):
-                file = root / f"sys/fs/cgroup/memory{place}/memory.oom_control"
-            else:
-                continue
-            with suppress(OSError):
-                words = dict(line.split() for line in file.read_text().splitlines())
-                if int(words.get("oom_kill", 0)):
-                    return int(words["oom_kill"])
-    return 0
 
 
 def port(patient: Patient) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from ansible_collections.claw.fleet.plugins.module_utils import (
     _doctor_gateway,
     _doctor_machine,
     _doctor_ways,
+    _doctor_words,
 )
 from ansible_collections.claw.fleet.plugins.module_utils._doctor import Check, Finding, Patient, examine
 
@@ -29,7 +30,9 @@ _MACHINE: dict[str, Check] = {
 _GATEWAY: dict[str, Check] = {
     "the gateway's descriptor": _doctor_gateway.descriptor,
     "the gateway's process": _doctor_gateway.process,
-    "what the gateway said": _doctor_gateway.stuck,
+    "what the gateway said": _doctor_words.stuck,
+    "whether its providers take its keys": _doctor_words.providers,
+    "its jobs": _doctor_words.jobs,
     "the gateway's port": _doctor_gateway.port,
     "the gateway's unit": _doctor_gateway.units,
     "the gateway's environment": _doctor_gateway.environment,

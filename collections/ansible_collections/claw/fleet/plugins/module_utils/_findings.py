@@ -115,8 +115,7 @@ CODES: dict[str, Code] = {
         "Node or OpenClaw's entry, as the gateway's descriptor names them, are not there.",
         f"{SITE} brings the tree of the lock file back.", (GATEWAY,), ("gateway-down", "gateway-crash-loop", "proxy-leads-nowhere")),
     "gateway-down": Code(
-        ERROR, "The gateway does not run",
-        "Its coaches are not answered.", "Its unit is inactive or failed, and not by exit 78.",
+        ERROR, "The gateway does not run", "Its coaches are not answered.", "Its unit is inactive or failed, and not by exit 78.",
         _START, (START,), ("proxy-leads-nowhere",)),
     "gateway-refused-config": Code(
         ERROR, "The gateway is down: it refuses its config",
@@ -143,12 +142,22 @@ CODES: dict[str, Code] = {
     "gateway-stuck": Code(
         ERROR, "The gateway's own lock is left taken",
         "OpenClaw says \"another OpenClaw process owns state-lifecycle\" without another; turns fail, /readyz says that all is well.",
-        "The journal of the process that runs has these words within the last hour; about idle cleanup alone, three times.",
+        "The journal of the process that runs has these words within the last hour; about work in the background alone, in three minutes.",
         "`systemctl restart {unit}` at a quiet time: turns that are under way end with it."),
     "gateway-out-of-memory": Code(
         WARNING, "The kernel has ended processes of the gateway for want of memory",
         "What ran in them was lost; it will come again with the same load.",
         "The control group of its unit counts them.", "Raise `gateway_memory_max`, or give the gateway fewer coaches, and run " + SITE + "."),
+    "provider-refuses-key": Code(
+        ERROR, "A provider of models refuses the gateway's key",
+        "No question is answered. The key was revoked or has expired, its account has no credit, or it is another provider's.",
+        "The gateway said so within the last hour, and since its key was written.", "Have a key that is good in "
+        "`gateway_providers`, and run `ansible-playbook -i inventory/ claw.fleet.rotate_provider_key`.", explains=("job-failing",)),
+    "job-failing": Code(
+        WARNING, "A scheduled job fails", "What an agent is to do by herself does not happen.",
+        "Its last run ended with an error, as the gateway tells.",
+        "`openclaw cron runs` as the gateway's user, in the environment of {unit}, has the error. A job of an agent who is gone or "
+        "paused is to be removed or disabled."),
     "port-taken": Code(
         ERROR, "Somebody else has the port", "The gateway, or the proxy, cannot listen there, so it cannot start.",
         "A process of another user listens on it, or another gateway of the machine is set up with it.",
@@ -199,8 +208,7 @@ CODES: dict[str, Code] = {
         "systemd reads files for the unit that are not the fleet's.",
         "`systemctl cat {unit}` shows them. Remove them, or have them as variables of the role gateway; then restart the unit."),
     "unit-disabled": Code(
-        WARNING, "A unit does not come up with the machine",
-        "After the next start of the machine it is away.", "A unit of the fleet that runs is not enabled.",
+        WARNING, "A unit does not come up with the machine", "After the next start of the machine it is away.", "A unit of the fleet that runs is not enabled.",
         "`systemctl enable {unit}`.", (ENABLE,)),
     "token-not-taken": Code(
         ERROR, "The gateway does not take the token that is in its file",
@@ -210,8 +218,7 @@ CODES: dict[str, Code] = {
         "the file; then " + PROVISION + " tells the app.",
         explains=("token-mismatch", "agent-not-served", "endpoint-off", "endpoint-open", "guard-missing", "files-refused")),
     "token-mismatch": Code(
-        ERROR, "The app has another token than the gateway",
-        "The app's questions are answered 401.", "The hash of the token's file is neither that of the app's token nor of the one it is about to have.",
+        ERROR, "The app has another token than the gateway", "The app's questions are answered 401.", "The hash of the token's file is neither that of the app's token nor of the one it is about to have.",
         f"{PROVISION} tells the app the token of its one home.", (REGISTER,)),
     "gateway-unknown": Code(
         ERROR, "The app does not know the gateway",
@@ -228,8 +235,7 @@ CODES: dict[str, Code] = {
         "The app's internal API does not answer the controller, or not as it should.",
         "The evidence says what came back. Look whether the app runs, and at `coaches_api_url`."),
     "service-token-refused": Code(
-        ERROR, "The app refuses the fleet's service token",
-        "Nothing can be read or written there.", "The app's internal API answers 401 or 403.",
+        ERROR, "The app refuses the fleet's service token", "Nothing can be read or written there.", "The app's internal API answers 401 or 403.",
         "Put a token that is good into `coaches_api_token`; *Service tokens* in the admin lists them."),
     "secret-missing": Code(
         ERROR, "A file of the gateway's secrets is missing",
@@ -347,12 +353,10 @@ CODES: dict[str, Code] = {
         "Its image, or the mark of what it was made of, is another than the gateway's descriptor has; or the roster names it.",
         f"{REBUILD} replaces it while its agent is idle.", (SANDBOX,)),
     "sandbox-watch-down": Code(
-        WARNING, "Nobody looks at full workspaces",
-        "A sandbox may fill the disk.",
+        WARNING, "Nobody looks at full workspaces", "A sandbox may fill the disk.",
         "The unit claw-sandbox-workspaces is there and does not run.", _START, (START,)),
     "egress-down": Code(
-        ERROR, "The sandboxes' way out is closed",
-        "Agents do not reach the app.", "A unit of claw-egress is there and does not run.", _START, (START,)),
+        ERROR, "The sandboxes' way out is closed", "Agents do not reach the app.", "A unit of claw-egress is there and does not run.", _START, (START,)),
     "egress-rules-missing": Code(
         ERROR, "The kernel does not have the rules on what sandboxes may reach",
         "Sandboxes may reach each other, the machine and private networks.",
@@ -366,8 +370,7 @@ CODES: dict[str, Code] = {
         "`systemctl reload-or-restart {unit}` loads what was proven. Mostly somebody ran `nft flush ruleset`, or restarted "
         "`nftables.service`.", (RELOAD,)),
     "proxy-down": Code(
-        ERROR, "The proxy does not run",
-        "Nobody reaches the machine's gateways from outside.",
+        ERROR, "The proxy does not run", "Nobody reaches the machine's gateways from outside.",
         "claw-proxy is not active.", _START, (START,), ("proxy-leads-nowhere",)),
     "proxy-drifted": Code(
         ERROR, "The proxy's files are not as the fleet writes them",
@@ -390,8 +393,7 @@ CODES: dict[str, Code] = {
         "The evidence says why, and what to do: mostly the way in demands something (`tunnel_access`), or leads to somebody else, "
         "or the app takes this machine's token no more. " + SITE + " makes another token.", explains=("url-stale",)),
     "tunnel-unregistered": Code(
-        ERROR, "The tunnel leads nowhere",
-        "Nobody reaches the gateways from outside.",
+        ERROR, "The tunnel leads nowhere", "Nobody reaches the gateways from outside.",
         "cloudflared has no name or no connection to the edge, as it says itself.",
         "`journalctl -u claw-tunnel` has cloudflared's words. Mostly it is the machine's own way out."),
 }  # fmt: skip

@@ -27,6 +27,7 @@ from ansible_collections.claw.fleet.plugins.module_utils import (
     _doctor_gateway,
     _doctor_machine,
     _doctor_ways,
+    _doctor_words,
 )
 from ansible_collections.claw.fleet.plugins.module_utils._containers import Container, ContainersError
 from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Given, Patient
@@ -231,19 +232,75 @@ def test_localhost_that_leads_where_nobody_listens(gateway: Gateway, monkeypatch
 def test_processes_that_the_kernel_has_ended(tmp_path: Path, line: str, file: str) -> None:
     (tmp_path / "proc" / "7").mkdir(parents=True)
     (tmp_path / "proc" / "7" / "cgroup").write_text(f"1:name=systemd:/x\n{line}\n")
-    assert _doctor_gateway._killed(7, tmp_path) == 0
+    assert _doctor_words._killed(7, tmp_path) == 0
     (tmp_path / file).parent.mkdir(parents=True)
     for count in (0, 3):
         (tmp_path / file).write_text(f"under_oom 0\noom_kill {count}\n")
-        assert _doctor_gateway._killed(7, tmp_path) == count
+        assert _doctor_words._killed(7, tmp_path) == count
 
 
 def test_a_busy_gateway_is_not_taken_for_a_stuck_one() -> None:
-    tidies = 'Idle shared-state database cleanup failed error="another OpenClaw process owns state-lifecycle"'
-    turn = "turn failed: another OpenClaw process owns state-lifecycle"
-    assert _doctor_gateway.stuck_words(["something else", tidies]) == []
-    assert _doctor_gateway.stuck_words([tidies] * 3) == [tidies] * 3
-    assert _doctor_gateway.stuck_words([tidies, turn]) == [tidies, turn]
+    words = 'failed error="another OpenClaw process owns state-lifecycle"'
+    tidies = [
+        f"2026-11-27T03:0{minute}:31+00:00 [x] Idle shared-state database cleanup {words}"
+        for minute in range(3)
+    ]
+    sweep = f"2026-11-27T03:00:31+00:00 [plugins] memory-core: dreaming sweep failed for workspace x: {words}"
+    turn = f"2026-11-27T03:00:31+00:00 turn {words}"
+    assert _doctor_words.stuck_words(["something else", *tidies[:2]]) == []
+    assert _doctor_words.stuck_words(tidies) == tidies
+    # One for each agent, all at night.
+    assert _doctor_words.stuck_words([sweep] * 5) == []
+    assert _doctor_words.stuck_words([sweep, turn]) == [sweep, turn]
+
+
+REFUSED = (
+    "2026-11-27T02:40:24.996+00:00 [model-fallback/decision] model fallback decision: decision=candidate_failed "
+    "requested=acme/one candidate=acme/one reason=auth next=none detail=401 no"
+)
+
+
+def test_a_key_that_its_provider_has_refused_since_it_was_written(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["something else", REFUSED, REFUSED.replace("reason=auth", "reason=timeout"), REFUSED]
+    monkeypatch.setattr(_doctor_words, "_said", lambda _gateway: lines)
+    asked = patient(gateway, state=RUNNING)
+    (moment, again) = _doctor_words.refusals(lines)["acme"]
+    assert moment == again
+    # A provider of before, whose key is gone.
+    assert codes(_doctor_words.providers(asked)) == []
+    key = Path(gateway.state_dir) / "provider-acme.key"
+    key.write_text("sk-none")
+    for written, found in ((moment + 1, []), (moment - 1, ["provider-refuses-key"])):
+        os.utime(key, (written, written))
+        assert codes(_doctor_words.providers(asked)) == found
+    (finding,) = _doctor_words.providers(asked)
+    assert finding.evidence == "2 times within an hour, the last time at 2026-11-27T02:40:24+00:00"
+
+
+def test_a_job_that_fails(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [
+        {"name": "good", "agentId": "coach-a", "state": {"lastRunStatus": "ok"}},
+        {"name": "new", "agentId": "coach-a"},
+        {
+            "name": "evening",
+            "agentId": "coach-b",
+            "state": {"lastRunStatus": "error", "consecutiveErrors": 4, "lastErrorReason": "auth", "lastError": "sk-none"},
+        },
+    ]  # fmt: skip
+
+    def rpc(method: str, params: dict[str, int]) -> dict[str, Any]:
+        assert method == "cron.list"
+        offset = params["offset"]
+        return {"jobs": jobs[offset : offset + 1], "hasMore": offset + 1 < len(jobs)}
+
+    asked = patient(gateway, token_taken=True)
+    monkeypatch.setattr(Gateway, "rpc", lambda _self, method, params: rpc(method, params))
+    (finding,) = _doctor_words.jobs(asked)
+    assert (finding.code, finding.agent) == ("job-failing", "coach-b")
+    assert "4 times in a row" in finding.evidence and "auth" in finding.evidence
+    assert "sk-none" not in finding.evidence
 
 
 def test_an_openclaw_that_is_gone(gateway: Gateway) -> None:

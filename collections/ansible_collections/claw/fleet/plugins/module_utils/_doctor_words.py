@@ -1,0 +1,146 @@
+# Copyright (c) claw.fleet contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The doctor's ear: what a gateway that runs has said of its work, and the kernel of its memory.
+
+PRIVATE to claw.fleet: may change at any time.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.claw.fleet.plugins.module_utils._coach import shown
+from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient, run, unit
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway
+
+_STUCK = "another OpenClaw process owns"
+_BACKGROUND = ("Idle shared-state database cleanup", "memory-core: dreaming sweep failed")
+"""Work that nobody waits for, and that does not get the lock when a busy process is putting its database in order."""
+_SAID_SECONDS, _STUCK_MINUTES = 3600, 3
+_MINUTE = len("2026-11-27T03:00")
+_JOBS = 200
+_WORDS_LINES = 2000
+_REFUSAL = re.compile(r"^(\S+) \[model-fallback/decision\] .* candidate=([^/\s]+)/\S+ reason=auth\b")
+"""When, and by which provider, a question was answered that its key is good for nothing."""
+
+
+def stuck(patient: Patient) -> Iterator[Finding]:
+    """Whether OpenClaw's lock was left taken, by the words of the process that runs; and whether the kernel ended some of it."""
+    gateway = patient.gateway
+    if gateway is None or not patient.state.pid:
+        return
+    lines = stuck_words(_said(gateway))
+    if lines:
+        sentence = f"Gateway {gateway.name}'s own lock is left taken."
+        yield Finding("gateway-stuck", sentence, f"{len(lines)} times within an hour: {lines[-1]}")
+    killed = _killed(patient.state.pid, patient.root)
+    if killed:
+        sentence = f"The kernel has ended processes of gateway {gateway.name} for want of memory."
+        yield Finding("gateway-out-of-memory", sentence, f"oom_kill {killed} in its control group")
+
+
+def _said(gateway: Gateway) -> list[str]:
+    """What the process that runs wrote into the journal within the last hour."""
+    since = int(max(started(gateway), time.time() - _SAID_SECONDS))
+    command = [
+        *("journalctl", f"--unit={gateway.unit}", f"--since=@{since}", f"--lines={_WORDS_LINES}"),
+        *("--output=cat", "--no-pager", "--quiet"),
+    ]
+    return run(command).stdout.splitlines()
+
+
+def stuck_words(lines: Sequence[str]) -> list[str]:
+    """What of a journal says so. Of work in the background it is meant only if it goes on, minute after minute."""
+    found = [line for line in lines if _STUCK in line]
+    background = [line for line in found if any(words in line for words in _BACKGROUND)]
+    minutes = {line[:_MINUTE] for line in background}
+    return found if len(background) < len(found) or len(minutes) >= _STUCK_MINUTES else []
+
+
+def providers(patient: Patient) -> Iterator[Finding]:
+    """Whether a provider of models refuses the key that the gateway has for it now. Its own words may have some of the key."""
+    gateway = patient.gateway
+    if gateway is None or not patient.state.pid:
+        return
+    for name, times in refusals(_said(gateway)).items():
+        key = Path(gateway.state_dir) / f"provider-{name}.key"
+        with suppress(FileNotFoundError):
+            since = [moment for moment in times if moment > key.lstat().st_mtime]
+            if since:
+                last = datetime.fromtimestamp(max(since), UTC).isoformat(timespec="seconds")
+                yield Finding(
+                    "provider-refuses-key",
+                    f"The provider {name} refuses gateway {gateway.name}'s key.",
+                    f"{len(since)} times within an hour, the last time at {last}",
+                )
+
+
+def refusals(lines: Sequence[str]) -> dict[str, list[float]]:
+    """What of a journal says so: when, in seconds since the epoch, by provider."""
+    found: dict[str, list[float]] = {}
+    for match in filter(None, map(_REFUSAL.match, lines)):
+        found.setdefault(match[2], []).append(datetime.fromisoformat(match[1]).timestamp())
+    return found
+
+
+def jobs(patient: Patient) -> Iterator[Finding]:
+    """Whether what is scheduled on it succeeds."""
+    gateway = patient.gateway
+    if gateway is None or not patient.token_taken:
+        return
+    for job in _jobs(gateway):
+        state = job.get("state") or {}
+        if state.get("lastRunStatus") != "error":
+            continue
+        agent = str(job.get("effectiveAgentId") or job.get("agentId") or "")
+        told = f"{shown(job.get('name'))}: {state.get('consecutiveErrors') or 1} times in a row"
+        reason = state.get("lastErrorReason")
+        yield Finding(
+            "job-failing",
+            f"A job of {agent or 'nobody'} on gateway {gateway.name} fails.",
+            told + (f", the last time for {shown(reason)}" if reason else ""),
+            agent=agent,
+        )
+
+
+def _jobs(gateway: Gateway) -> Iterator[dict[str, Any]]:
+    """Those that are not disabled, page by page."""
+    offset = 0
+    while True:
+        page = gateway.rpc("cron.list", {"limit": _JOBS, "offset": offset})
+        found = page.get("jobs") or []
+        yield from found
+        offset += len(found)
+        if not found or not page.get("hasMore"):
+            return
+
+
+def _killed(pid: int, root: Path) -> int:
+    """How many processes of its control group the kernel has ended; 0 where it does not say."""
+    with suppress(OSError):
+        for line in (root / f"proc/{pid}/cgroup").read_text().splitlines():
+            _number, kinds, place = line.split(":", 2)
+            if kinds == "":
+                file = root / f"sys/fs/cgroup{place}/memory.events"
+            elif "memory" in kinds.split(","):
+                file = root / f"sys/fs/cgroup/memory{place}/memory.oom_control"
+            else:
+                continue
+            with suppress(OSError):
+                words = dict(line.split() for line in file.read_text().splitlines())
+                if int(words.get("oom_kill", 0)):
+                    return int(words["oom_kill"])
+    return 0
+
+
+def started(gateway: Gateway) -> float:
+    """When the process of now was started, in seconds since the epoch."""
+    found = unit(gateway.unit, "ExecMainStartTimestampMonotonic")["ExecMainStartTimestampMonotonic"]
+    return time.time() - (time.monotonic() - int(found or 0) / 1e6)
