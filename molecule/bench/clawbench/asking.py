@@ -7,12 +7,11 @@ from typing import Any
 
 import httpx
 
-from clawbench.coachlist import CoachList
+from clawbench.coachlist import API, CoachList
 from clawbench.hosts import Bench
 from clawbench.inventory import MACHINE
 from clawbench.shell import BenchError
 
-API = "/api/companion/v1"
 SECONDS = 180
 """How long one answer may take."""
 

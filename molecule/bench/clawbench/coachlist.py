@@ -27,6 +27,7 @@ from clawbench.shell import ROOT, BenchError, end_process, is_ours, run, until, 
 SETTINGS = "claw_fleet.coachlist_project.settings"
 MANAGE = "claw_fleet.coachlist_project.manage"
 APPLICATION = "claw_fleet.coachlist_project.wsgi:application"
+API = "/api/companion/v1"
 ADMIN = "admin"
 PREFERRED_PORT = 8000
 

@@ -3,6 +3,7 @@
 machine.address    the machine's address on the bench's network
 providers.json     {"gateway_providers", "gateway_model"} as the role claw.fleet.gateway takes them; with API
                    keys, so 0600
+control/           for a control node, where one is wanted (control.py)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clawbench.coachlist import CoachList
+from clawbench.control import furnish_control_node
 from clawbench.hosts import Bench
 from clawbench.shell import write_private
 
@@ -71,4 +73,5 @@ def furnish(bench: Bench, coach_list: CoachList) -> bool:
     write_private(bench.state / "machine.address", facts["hosts"][MACHINE] + "\n")
     started = coach_list.up(facts["network_gateway"])
     coach_list.add_once(COACHES)
+    furnish_control_node(bench, MACHINE)
     return started

@@ -14,12 +14,14 @@ import pytest
 from clawbench import asking
 from clawbench.coachlist import CoachList
 from clawbench.hosts import Bench
+from clawbench.shell import until
 
 STATE = Path(os.environ["CLAW_DEMO_STATE"])
 BENCH = Bench.of(STATE)
 COACH_LIST = CoachList(STATE)
 GATEWAYS = ("gw-a", "gw-b")
 UNITS = (*(f"openclaw-gateway@{name}.service" for name in GATEWAYS), "claw-proxy.service")
+RECONCILER = "claw-reconciler.service"
 WORST_EXPOSURE = 2.0
 AUDIT_REASONS = {"fs.config_include.perms_group_readable"}
 """What OpenClaw's audit may warn of: each has its reason in docs/operations.md."""
@@ -36,13 +38,34 @@ def answered() -> dict[str, str]:
 def test_unit_is_hardened_while_it_answers(machine: Any, answered: dict[str, str], unit: str) -> None:
     assert set(answered) == set(GATEWAYS) and all(answered.values())
     assert machine.service(unit).is_running
+    _is_hardened(machine, unit)
+
+
+def _is_hardened(machine: Any, unit: str) -> None:
     told = machine.check_output("systemd-analyze security --no-pager %s", unit)
     score = re.search(r"exposure level for \S+: ([0-9.]+)", told)
     assert score
     assert float(score.group(1)) <= WORST_EXPOSURE, told
 
 
-@pytest.mark.parametrize("unit", UNITS)
+def test_the_reconciler_is_hardened_while_it_works(machine: Any) -> None:
+    def state(name: str) -> str:
+        return str(machine.check_output("systemctl show -P %s %s", name, RECONCILER))
+
+    def at_rest() -> bool:
+        return state("ActiveState") in ("inactive", "failed")
+
+    until(at_rest, seconds=120, what="the reconciler to be at rest")
+    machine.check_output("touch /run/claw-reconciler/now")
+    at_work = "pgrep -u claw-reconciler -f ansible-playbook"
+    until(lambda: machine.run(at_work).rc == 0, seconds=60, what="a run that was asked for")
+    assert state("ActiveState") == "activating"
+    _is_hardened(machine, RECONCILER)
+    until(at_rest, seconds=120, what="the run to end")
+    assert state("Result") == "success"
+
+
+@pytest.mark.parametrize("unit", [*UNITS, RECONCILER])
 def test_what_the_unit_leaves_out_has_a_reason_beside_it(machine: Any, unit: str) -> None:
     told = machine.check_output("systemd-analyze security --no-pager %s", unit)
     # Only what counts: "✗ PrivateNetwork=  Service has access to ...  0.5".

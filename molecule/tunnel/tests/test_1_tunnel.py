@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from clawbench import asking, hosts
+from clawbench.coachlist import API
 from clawbench.inventory import MACHINE
 from clawbench.shell import until
 from tunnels import (
@@ -73,7 +74,7 @@ def test_the_watchers_token_opens_the_address_of_its_gateways_and_nothing_else(m
     mode = machine.file("/etc/claw-tunnel/token")
     assert (mode.user, oct(mode.mode)) == ("root", "0o600")
     headers = {"Authorization": f"Bearer {token}"}
-    base = f"{COACH_LIST.url}{asking.API}/internal"
+    base = f"{COACH_LIST.url}{API}/internal"
     with httpx.Client(trust_env=False, headers=headers) as client:
         assert client.get(f"{base}/gateways/gw-a/address/").status_code == 200
         for path in ("coaches/", "gateways/", "gateways/gw-a/", "gateways/gw-c/address/"):
@@ -308,7 +309,7 @@ def test_long_answers_come_as_they_are_made(
             httpx.Client(trust_env=False, timeout=120) as client,
             client.stream(
                 "POST",
-                f"{COACH_LIST.url}{asking.API}/ask/",
+                f"{COACH_LIST.url}{API}/ask/",
                 headers={"Authorization": f"Bearer {keys[one]}"},
                 json={"input": "slow:60"},
             ) as answer,

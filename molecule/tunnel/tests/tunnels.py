@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
-from clawbench import asking, tunnel
-from clawbench.coachlist import CoachList
+from clawbench import tunnel
+from clawbench.coachlist import API, CoachList
 from clawbench.hosts import Bench
 from clawbench.inventory import MACHINE
 from clawbench.shell import until
@@ -43,7 +43,7 @@ def internal(method: str, path: str, **more: Any) -> httpx.Response:
     with httpx.Client(trust_env=False, timeout=20) as client:
         return client.request(
             method,
-            f"{COACH_LIST.url}{asking.API}/internal/{path}",
+            f"{COACH_LIST.url}{API}/internal/{path}",
             headers={"Authorization": f"Bearer {COACH_LIST.service_token}"},
             **more,
         )
@@ -125,7 +125,7 @@ class Questions:
         try:
             with httpx.Client(trust_env=False, timeout=60) as client:
                 answer = client.post(
-                    f"{COACH_LIST.url}{asking.API}/ask/",
+                    f"{COACH_LIST.url}{API}/ask/",
                     headers={"Authorization": f"Bearer {key}"},
                     json={"input": "count:3", "stream": False},
                 )
