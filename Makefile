@@ -7,7 +7,8 @@ PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 STAMP := $(VENV)/.installed
 COLLECTION := collections/ansible_collections/claw/fleet
-UNITS := tests/unit tests/coachlist tests/bench tests/cli $(COLLECTION)/tests/unit
+OWN_UNITS := tests/unit tests/coachlist tests/bench tests/cli
+UNITS := $(OWN_UNITS) $(COLLECTION)/tests/unit
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export CLAW_CACHE_DIR ?= $(CURDIR)/.cache
@@ -91,14 +92,17 @@ integration: $(STAMP) ## The collection against a real gateway and a real Django
 acceptance: $(STAMP) ## make up and everything it promises, on a bench of its own; tools in sandboxes have molecule and fire
 	@CLAW_DEMO_ENGINE=none pytest -q tests/acceptance -m "not fire"
 
-fire: $(STAMP) ## What of acceptance takes longest: bad machines, rotation, adoption, a run by itself, a few kills and images
+fire: $(STAMP) ## What takes longest: bad machines, rotation, adoption, a run by itself, images, and the scenarios that test leaves out
 	@pytest -q tests/acceptance -m fire
+	@$(MAKE) --no-print-directory -j1 podman tunnel
 
 test: lint types ## Everything; what computes beside what waits for machines
 	@$(MAKE) --no-print-directory --output-sync=line -j2 one-lane other-lane
 
+# The collection's own units are run by ansible-test, within sanity.
 one-lane: $(STAMP)
-	@$(MAKE) --no-print-directory -j1 unit postgresql sanity integration podman machine
+	@$(MAKE) --no-print-directory -j1 unit UNITS="$(OWN_UNITS)"
+	@$(MAKE) --no-print-directory -j1 postgresql sanity integration machine tunnel-heals
 
 other-lane: $(STAMP)
 	@$(MAKE) --no-print-directory -j1 molecule acceptance

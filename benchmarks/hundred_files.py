@@ -16,6 +16,7 @@ from benchmarks.memory import TEMPLATES, workspace_files
 FAMILY = "hundred-files"
 COACHES = 100
 LOOPED = 5
+MORE = (1, 10)
 GATEWAY = "gw-0000"
 WORKSPACES = f"/var/lib/claw/{GATEWAY}/workspaces"
 
@@ -44,7 +45,23 @@ def run(settings: Settings) -> list[Row]:
         taken.row(step, bare),
         taken.row(loop, step, at_least=50),
         taken.row(f"{loop}, again", settled, at_least=50),
+        *(row for count in MORE if count < coaches for row in _more(work, taken, count, settings.rounds)),
     ]
+
+
+def _more(work: _Work, taken: Rounds, count: int, rounds: int) -> list[Row]:
+    """So many coaches more than there are."""
+    step = f"{work.coaches} coaches, {count} more: the collection's step"
+    bare, loop = f"a bare program that writes the files of {count}", f"a loop over {count}"
+    taken.run(
+        {
+            step: lambda: work.step_more(count),
+            bare: lambda: work.bare(count),
+            loop: lambda: work.loop_of(count),
+        },
+        rounds,
+    )
+    return [taken.row(step, bare), taken.row(loop, step)]
 
 
 class _Work:
@@ -79,32 +96,50 @@ class _Work:
         self._play("agents.yml", "-b")
         return self._play("agents.yml", "-b")
 
-    def bare(self) -> float:
-        """The floor, over the same SSH."""
+    def step_more(self, count: int) -> float:
+        """The collection's, for the last so many; the others are there."""
         self.ground.stand_ins()
+        self._play("agents.yml", "-b", "-e", json.dumps({"listed": self.coaches - count}))
+        return self._play("agents.yml", "-b")
+
+    def bare(self, count: int = 0) -> float:
+        """The floor, over the same SSH; of the last so many, if that is given."""
+        self.ground.stand_ins()
+        last = [
+            f"/coach-{number:05}/" for number in range(self.coaches - (count or self.coaches), self.coaches)
+        ]
+        contents = {
+            path: text
+            for path, text in json.loads(self._contents).items()
+            if any(name in path for name in last)
+        }
         program = Path(floor.__file__).read_text()
         words: list[str | Path] = ["ssh", "-F", self.ground.fleet.bench.ssh_config, "machine1"]
         self.ground.sh("machine1", "cat > /root/floor.py", stdin=program)
         return measure.command(
-            [*words, "sudo", "python3", "/root/floor.py"], stdin=self._contents.encode()
+            [*words, "sudo", "python3", "/root/floor.py"], stdin=json.dumps(contents).encode()
         ).seconds
 
     def loop(self) -> float:
-        """The loop, from nothing but the directories."""
+        """The loop, from nothing but the directories, as long as for all of them."""
+        return self.loop_of(self.looped) * (self.coaches / self.looped)
+
+    def loop_of(self, count: int) -> float:
+        """The loop over so many, from nothing but the directories."""
         self.ground.stand_ins()
-        names = " ".join(f"coach-{number:05}" for number in range(self.looped))
+        names = " ".join(f"coach-{number:05}" for number in range(count))
         self.ground.sh("machine1", f"mkdir {WORKSPACES} && cd {WORKSPACES} && mkdir {names}")
-        return self._play("loop.yml") * (self.coaches / self.looped)
+        return self._play("loop.yml", "-e", json.dumps({"loop_length": count}))
 
     def loop_again(self) -> float:
         """The loop, when everything is there."""
-        self.loop()
-        return self._play("loop.yml") * (self.coaches / self.looped)
+        self.loop_of(self.looped)
+        again = self._play("loop.yml", "-e", json.dumps({"loop_length": self.looped}))
+        return again * (self.coaches / self.looped)
 
     def _play(self, name: str, *words: str) -> float:
         variables = {
             "template_path": str(TEMPLATES),
             "workspace_files": workspace_files(),
-            "loop_length": self.looped,
         }
         return self.ground.play(PLAYS / name, *words, "-e", json.dumps(variables)).seconds

@@ -51,6 +51,8 @@ def run(settings: Settings) -> list[Row]:
         taken.row(same, ping, at_most=3),
         taken.row(less[one], same, at_most=1.5, note=turn),
         taken.row(less[many], same, note=turn),
+        taken.row(one, ping, note=turn),
+        taken.row(many, ping, note=turn),
     ]
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from clawbench.coachlist import API
 
 from .faults import Behind, FaultyList
-from .fleet import API, INVENTORY, ROOT, Fleet
+from .fleet import INVENTORY, ROOT, Fleet
 from .kills import Machine, Say
 
 STATE = Path(os.environ.get("CLAW_ACCEPTANCE_STATE") or ROOT / ".cache" / "bench" / "acceptance")

@@ -34,17 +34,35 @@ class Gate:
         assert self.arrived.wait(seconds), f"nobody came to {self.pattern} within {seconds:.0f} s"
 
 
+@dataclass
+class Befallen:
+    """What befalls the answers to which requests, and how many of them it still will."""
+
+    pattern: str = ""
+    fault: str = ""
+    left: int = 0
+
+    def next(self, what: str) -> str:
+        """What befalls the answer to this one."""
+        if not self.left or not re.search(self.pattern, what):
+            return ""
+        self.left -= 1
+        return self.fault
+
+
 class FaultyList:
     """Forwards everything to the true list; what it does to reads of the list is set by `fault`.
 
     Faults: down, empty, html, half (a body that breaks off), late (an answer after everybody has left), huge (200 MB),
-    second-page-500, or an HTTP status. With `expires_after` the service token is refused from the first request on
-    that the pattern is found in. Requests that are to wait are kept at a gate (`gate`).
+    second-page-500, or an HTTP status. Half, late and huge can befall answers to requests of another kind instead, after
+    these were forwarded (`befall`). With `expires_after` the service token is refused from the first request on that the
+    pattern is found in. Requests that are to wait are kept at a gate (`gate`).
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.fault = ""
+        self.befallen = Befallen()
         self.expires_after = ""
         self.expired = False
         self.gates: list[Gate] = []
@@ -63,6 +81,10 @@ class FaultyList:
         self.left.set()
         self.server.shutdown()
         self.server.server_close()
+
+    def befall(self, pattern: str, fault: str, times: int) -> None:
+        """Have a fault befall the next so many answers to requests in whose "METHOD path" the pattern is found."""
+        self.befallen = Befallen(pattern, fault, times)
 
     @contextmanager
     def gate(self, pattern: str) -> Iterator[Gate]:
@@ -142,9 +164,18 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() in ("authorization", "content-type")
         }
         answer = httpx.request(method, url, content=content, headers=headers, timeout=60, trust_env=False)
+        fault = self.owner.befallen.next(f"{method} {self.path}")
+        if fault == "late":
+            self.owner.left.wait(70)
+        if fault == "huge":
+            self._answer_huge()
+            return
         # The list names its own pages by its own address.
         body = answer.content.replace(self.owner.upstream.encode(), self.owner.url.encode())
-        self._answer(answer.status_code, body, answer.headers.get("content-type", ""), half=half)
+        with suppress(OSError):
+            self._answer(
+                answer.status_code, body, answer.headers.get("content-type", ""), half=half or fault == "half"
+            )
 
     def _answer_huge(self) -> None:
         self.send_response(200)

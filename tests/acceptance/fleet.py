@@ -20,11 +20,10 @@ import ansible_runner
 import httpx
 import testinfra
 from clawbench import hosts
-from clawbench.coachlist import ADMIN, CoachList
+from clawbench.coachlist import ADMIN, API, CoachList
 
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = ROOT / "inventories" / "demo"
-API = "/api/companion/v1"
 FLEET_FILES = (
     "/etc/claw /etc/nginx /etc/systemd/system /opt/claw /var/lib/claw/*/openclaw.json /var/lib/claw/*/token"
 )

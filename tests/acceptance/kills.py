@@ -66,13 +66,18 @@ WORDS = {"ENOSPC": "No space left on device", "EIO": "Input/output error"}
 Say = Callable[[str], None]
 _KILLED = 128 + signal.SIGKILL
 _PLACE = "/root/kills"
-_OURS = ("/etc/claw/", "/var/lib/claw/")
+_OURS = ("/etc/claw/", "/var/lib/claw/", "/opt/claw/")
 _LOG = "--- calls"
+_SHIPPED = r"archive\|context\|shipment"
+"""Which arguments name what came from the controller for this module alone."""
 _PYTHON = f"""#!/bin/sh
-# What Ansible takes for Python: keeps a copy of each module, and runs the one that is to be hit under strace.
+# What Ansible takes for Python: keeps a copy of each module, of the shipment that came with it too, and runs the one that
+# is to be hit under strace.
 script=$(mktemp {_PLACE}/sent.XXXXXX) && cat >"$script" || exit
 module=$(sed -n "s/^module_fqn='.*\\.\\([^.]*\\)',$/\\1/p" "$script")
 cp "$script" "{_PLACE}/$module.sent"
+shipped=$(sed -n 's/^params=.*"\\({_SHIPPED}\\)": "\\([^"]*\\)".*/\\2/p' "$script")
+[ -z "$shipped" ] || {{ rm -rf "{_PLACE}/$module.shipped" && cp -r "$shipped" "{_PLACE}/$module.shipped"; }}
 if [ -n "$module" ] && [ "$module" = "$(cat {_PLACE}/target)" ]; then
   : >{_PLACE}/target
   exec strace $(cat {_PLACE}/options) /usr/bin/python3 "$script"
@@ -213,7 +218,8 @@ class Machine:
         (params,) = line.findall(sent)
         self._put(f"{module}.py", line.sub(f"params=open('{_PLACE}/{module}.json').read(),", sent))
         arguments: dict[str, Any] = json.loads(ast.literal_eval(params))["ANSIBLE_MODULE_ARGS"]
-        return arguments
+        kept = {name: f"{_PLACE}/{module}.shipped" for name in _SHIPPED.split(r"\|") if arguments.get(name)}
+        return arguments | kept
 
     def replay(self, module: str, arguments: dict[str, Any], options: Iterable[str] = ()) -> Run:
         """Run the module as Ansible would, under strace if it is given any options."""
@@ -287,17 +293,61 @@ class Striker:
     """Runs a step at a point; then again, which makes it good; then once more, which finds nothing to do."""
 
     machine: Machine
-    gateway: str
     look: Callable[[Step], dict[str, Any]]
-    """Looks whether all holds that must hold after this step; what there is on the gateway."""
+    """Looks whether all holds that must hold after this step; what there is."""
 
     def kill(self, step: Step, point: Point | None) -> bool:
         """Kill the step's process at the point."""
         step.prepare()
         arguments = step.arguments()
+        run, where = self._killed(step, arguments, point)
+        self._make_good(step, arguments, where)
+        return run.killed
+
+    def fail(self, step: Step, point: Point | None) -> bool:
+        """Have the call at the point fail."""
+        step.prepare()
+        arguments = step.arguments()
+        run, where = self._failed(step, arguments, point)
+        self._make_good(step, arguments, where)
+        return run.hit
+
+    def _killed(self, step: Step, arguments: dict[str, Any], point: Point | None) -> tuple[Run, str]:
         run = self.machine.replay(step.module, arguments, point.options if point else ())
         where = f"{step.name} {point}: {run}"
         assert run.killed or (run.rc == 0 and not run.reasons), where
+        return run, where
+
+    def _failed(self, step: Step, arguments: dict[str, Any], point: Point | None) -> tuple[Run, str]:
+        run = self.machine.replay(step.module, arguments, point.options if point else ())
+        where = f"{step.name} {point}: {run}"
+        assert "Traceback" not in run.said and "exception" not in run.result, where
+        assert run.rc == 0 or run.hit, where
+        if run.reasons:
+            assert point and WORDS[point.error] in run.reasons, where
+            assert any(place in run.reasons for place in _OURS), where
+        return run, where
+
+    def _make_good(self, step: Step, arguments: dict[str, Any], where: str) -> dict[str, Any]:
+        rerun = self.machine.replay(step.module, arguments)
+        assert rerun.rc == 0 and not rerun.reasons, f"{where}; then {rerun}"
+        again = self.machine.replay(step.module, (step.again or step.arguments)())
+        assert again.rc == 0 and not again.reasons, f"{where}; then {again}"
+        assert again.result["changed"] is False, f"{where}; then {again}"
+        return self.look(step)
+
+
+@dataclass
+class GatewayStriker(Striker):
+    """What is struck is of a gateway, which serves what is written all the time, and whose pending secrets stay."""
+
+    gateway: str
+
+    def kill(self, step: Step, point: Point | None) -> bool:
+        """Kill the step's process at the point."""
+        step.prepare()
+        arguments = step.arguments()
+        run, where = self._killed(step, arguments, point)
         pends = run.killed and step.name.endswith("pending")
         pending = self.machine.probe(self.gateway)["pending"] if pends else {}
         found = self._make_good(step, arguments, where)
@@ -309,26 +359,12 @@ class Striker:
         """Have the call at the point fail."""
         step.prepare()
         arguments, before = step.arguments(), self.machine.probe(self.gateway)
-        run = self.machine.replay(step.module, arguments, point.options if point else ())
-        where = f"{step.name} {point}: {run}"
-        assert "Traceback" not in run.said and "exception" not in run.result, where
-        assert run.rc == 0 or run.hit, where
+        run, where = self._failed(step, arguments, point)
         between = self.machine.probe(self.gateway)
-        if run.reasons:
-            assert point and WORDS[point.error] in run.reasons, where
-            assert any(place in run.reasons for place in _OURS), where
         assert between["served"] == between["roster"], f"what is served is not what is written: {where}"
         after = self._make_good(step, arguments, where)
         assert between["roster"] in (before["roster"], after["roster"]), where
         return run.hit
-
-    def _make_good(self, step: Step, arguments: dict[str, Any], where: str) -> dict[str, Any]:
-        rerun = self.machine.replay(step.module, arguments)
-        assert rerun.rc == 0 and not rerun.reasons, f"{where}; then {rerun}"
-        again = self.machine.replay(step.module, (step.again or step.arguments)())
-        assert again.rc == 0 and not again.reasons, f"{where}; then {again}"
-        assert again.result["changed"] is False, f"{where}; then {again}"
-        return self.look(step)
 
 
 class Sweep:
@@ -386,10 +422,15 @@ def _all(points: list[list[Point]], first: int) -> Iterator[tuple[int, list[Poin
 
 
 class Controller:
-    """ansible-playbook on this side, every process of it under strace's eyes."""
+    """ansible-playbook on this side, every process of it under strace's eyes.
+
+    What it writes, makes and removes counts where it is the fleet's own, as a token's file: the rest is Ansible's.
+    """
 
     CALLS = ("connect", "sendto", "sendmsg", "rename", "renameat", "renameat2", "fsync")
+    FILES = ("write", "mkdir", "mkdirat", "unlink", "unlinkat")
     _LINE = re.compile(rf"^\d+ +(?:{'|'.join(CALLS)})\(")
+    _FILE = re.compile(rf"^\d+ +(?:{'|'.join(FILES)})\(")
     _NOISE = ("AF_NETLINK", "ENOENT")
 
     def __init__(self, fleet: Fleet) -> None:
@@ -398,10 +439,11 @@ class Controller:
 
     def play(self, playbook: str, end_at: int, *arguments: str) -> tuple[int | None, int, str]:
         """Run a playbook and kill all of it at its N-th call: (status or None if killed, calls, output and last call)."""
-        traced = ",".join(f"?{call}" for call in self.CALLS)
+        delayed = ",".join(f"?{call}" for call in self.CALLS)
+        traced = ",".join((delayed, *(f"?{call}" for call in self.FILES)))
         reading, writing = os.pipe()
-        command = [self._strace, "-f", "--seccomp-bpf", "-qq", "-o", f"/dev/fd/{writing}"]
-        command += ["-e", "signal=none", "-e", f"trace={traced}", "-e", f"inject={traced}:delay_enter=5000"]
+        command = [self._strace, "-f", "-y", "--seccomp-bpf", "-qq", "-o", f"/dev/fd/{writing}"]
+        command += ["-e", "signal=none", "-e", f"trace={traced}", "-e", f"inject={delayed}:delay_enter=5000"]
         command += [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(INVENTORY)]
         environment = {**self.fleet.environment, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
         with tempfile.TemporaryFile("w+") as output:
@@ -419,7 +461,7 @@ class Controller:
             seen, last = 0, ""
             with os.fdopen(reading) as log:
                 for line in log:
-                    if self._LINE.match(line) and not any(noise in line for noise in self._NOISE):
+                    if self._counts(line):
                         seen, last = seen + 1, line
                     if seen == end_at:
                         _end_all(strace)
@@ -427,6 +469,11 @@ class Controller:
             rc = strace.wait(60)
             output.seek(0)
             return None if seen == end_at else rc, seen, output.read() + last
+
+    def _counts(self, line: str) -> bool:
+        if self._LINE.match(line):
+            return not any(noise in line for noise in self._NOISE)
+        return bool(self._FILE.match(line)) and f"{self.fleet.state}/service-token" in line
 
 
 class Inventory:

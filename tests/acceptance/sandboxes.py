@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .fleet import API, Fleet, Play, Reply, until
+from clawbench.coachlist import API
+
+from .fleet import Fleet, Play, Reply, until
 
 REBUILD = "playbooks/rebuild-sandbox.yml"
 BUILD = "The sandboxes' image is there"

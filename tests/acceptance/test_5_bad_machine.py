@@ -1,9 +1,8 @@
 """What a machine and people's hands on it may hold ready: the run says what and where, nothing that is served
 changes, and when it is cured the next run does what was wanted.
 
-Not here: a clock that is wrong, because a machine of the bench has the kernel's clock, and because nothing on a machine
-compares times with anybody else's (how Django's are taken: the unit tests of the client); and a Python that is too old,
-of which Debian has none (the unit tests of the preflight).
+A machine of the bench has the kernel's clock, so one that is wrong is wrong for the fleet's own processes alone. The Python
+that is too old is Debian's PyPy, which is one of 3.9.
 """
 
 from __future__ import annotations
@@ -18,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clawbench.coachlist import API
 
 from .faults import Behind
-from .fleet import API, ROOT, Fleet, Play
+from .fleet import INVENTORY, ROOT, Fleet, Play
 from .test_5_races import rename
 
 pytestmark = pytest.mark.fire
 
 GATEWAY, COACH = "gw-a", "coach-rita"
 CONFIG, STATE = f"/etc/claw/{GATEWAY}", f"/var/lib/claw/{GATEWAY}"
+ASIDE = "/root/aside"
 NAMES = count(1)
 
 
@@ -51,6 +52,15 @@ def full(directory: str) -> tuple[str, str]:
         f"mount --bind /run/full {directory} && ! dd if=/dev/zero of={directory}/fill bs=4k 2>/dev/null",
         f"umount {directory} && umount /run/full",
     )
+
+
+def another_clock(directory: str, seconds: int) -> str:
+    """Shell that makes a Python, DIRECTORY/python, whose processes have a clock that is this much ahead."""
+    return f"""mkdir -p {directory} && cat >{directory}/python <<'END' && chmod 0755 {directory} {directory}/python
+#!/bin/sh
+PYTHONPATH={directory} exec /usr/bin/python3 "$@"
+END
+echo 'import time; now = time.time; time.time = lambda: now() + {seconds}' >{directory}/sitecustomize.py"""
 
 
 FAULTS = {
@@ -145,6 +155,13 @@ def wish(fleet: Fleet) -> str:
     return name
 
 
+def wish_with_a_key(fleet: Fleet, pk: int) -> str:
+    """Want a new name and another key of her."""
+    with fleet.admin() as admin:
+        admin.act("rotate_key", pk)
+    return wish(fleet)
+
+
 def others(fleet: Fleet) -> dict[str, Any]:
     return {agent_id: row for agent_id, row in fleet.rows().items() if agent_id != COACH}
 
@@ -176,9 +193,16 @@ def converges(fleet: Fleet, name: str) -> None:
     """The next run does what was wanted."""
     play = provision(fleet)
     assert play.rc == 0, play.output
+    converged(fleet, name)
+
+
+def converged(fleet: Fleet, name: str) -> None:
+    """What was wanted is done, and she answers with the key that Django knows."""
     row = fleet.row(COACH)
     assert (row["status"], row["observed_generation"]) == ("active", row["generation"])
+    assert row["key_generation"] == row["key_wanted_generation"]
     assert fleet.served(GATEWAY)[COACH]["name"] == name
+    assert fleet.ask(COACH, "still there?").status == 200
 
 
 @pytest.mark.parametrize("what", FAULTS)
@@ -248,6 +272,81 @@ def test_a_template_that_does_not_render(
     converges(fleet, name)
 
 
+def with_python(place: Path, python: str) -> list[Path]:
+    """An inventory by which the gateway's machine runs modules with this Python."""
+    hosts = {GATEWAY: {"ansible_python_interpreter": python}}
+    (place / "hosts.yml").write_text(json.dumps({"gateways": {"hosts": hosts}}))
+    return [INVENTORY, place / "hosts.yml"]
+
+
+def test_a_python_that_is_too_old(fleet: Fleet, rita: int, tmp_path: Path) -> None:
+    name = wish(fleet)
+    install = "apt-get install -qq -y --no-install-recommends pypy3"
+    fleet.sh(f"command -v pypy3 || {{ apt-get update -qq && {install}; }} >/dev/null 2>&1")
+    words = "gw-a runs modules with Python 3.9.", "Give ansible_python_interpreter: /usr/bin/python3"
+    inventory = with_python(tmp_path, "/usr/bin/pypy3")
+    with nothing_served_changes(fleet, but_rows=True):
+        for playbook in ("playbooks/provision-coach.yml", "playbooks/site.yml"):
+            play = fleet.play(playbook, "--limit", GATEWAY, inventory=inventory)
+            assert play.rc != 0
+            assert [part for part in words if part not in told(play)] == [], play.output
+        assert words[0] in fleet.row(COACH)["reason"]
+    converges(fleet, name)
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_a_clock_that_is_an_hour_wrong(fleet: Fleet, rita: int, tmp_path: Path, seconds: int) -> None:
+    name = wish(fleet)
+    fleet.sh(another_clock(ASIDE, seconds))
+    inventory = with_python(tmp_path, f"{ASIDE}/python")
+    try:
+        with nothing_served_changes(fleet):
+            play = fleet.play("playbooks/site.yml", "--limit", GATEWAY, inventory=inventory)
+            assert play.rc != 0
+            assert f"{abs(seconds)}" in told(play) and "Set the one that is wrong" in told(play), play.output
+            assert play.changed == []
+        # Whose key and name is new is nothing that clocks decide.
+        with fleet.admin() as admin:
+            admin.act("rotate_key", rita)
+        play = provision(fleet, inventory=inventory)
+        assert play.rc == 0, play.output
+        converged(fleet, name)
+    finally:
+        fleet.sh(f"rm -r {ASIDE}")
+    again = provision(fleet)
+    assert (again.rc, again.changed) == (0, [])
+
+
+PROVIDER: dict[str, Any] = {
+    "api": "openai-responses",
+    "base_url": "https://api.example.com/v1",
+    "api_key": "sk-of-acme",
+    "models": ["m"],
+}
+PROVIDERS: dict[str, tuple[dict[str, Any], str]] = {
+    "an api that there is none of": ({"api": "openai-guesses"}, "api is 'openai-guesses'; it must be one of"),
+    "an address that is none": ({"base_url": "api.example.com"}, "base_url is 'api.example.com'; it must be a URL"),
+    "no key": ({"api_key": ""}, "api_key is empty; give the key that the provider issued"),
+    "no models": ({"models": []}, "models must be a list of ids"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", PROVIDERS)
+def test_a_provider_that_is_invalid(fleet: Fleet, what: str) -> None:
+    wrong, words = PROVIDERS[what]
+    files = fleet.files()
+    with nothing_served_changes(fleet):
+        play = fleet.play(
+            "playbooks/site.yml", "--limit", GATEWAY, gateway_providers={"acme": {**PROVIDER, **wrong}}
+        )
+    assert play.rc != 0
+    assert "gateway_providers.acme cannot be used" in told(play) and words in told(play), play.output
+    assert PROVIDER["api_key"] not in play.output
+    assert (play.changed, fleet.files()) == ([], files)
+    again = fleet.play("playbooks/site.yml", "--limit", GATEWAY)
+    assert (again.rc, again.changed) == (0, []), again.output
+
+
 def test_a_port_that_somebody_else_listens_on(fleet: Fleet) -> None:
     port = 19444
     fleet.sh(
@@ -262,6 +361,10 @@ def test_a_port_that_somebody_else_listens_on(fleet: Fleet) -> None:
         assert (play.changed, fleet.files()) == ([], files)
     finally:
         fleet.sh("systemctl stop squatter")
+    for moved in ((f"-egateway_port={port}",), ()):
+        play = fleet.play("playbooks/site.yml", "--limit", GATEWAY, *moved)
+        assert play.rc == 0, play.output
+        assert fleet.ask("coach-anna", "still there?").status == 200
 
 
 def test_a_coach_whom_another_gateway_claims_first(fleet: Fleet, faulty: Behind) -> None:
@@ -307,3 +410,58 @@ def test_a_service_token_that_expires_in_the_middle(fleet: Fleet, faulty: Behind
     row = fleet.row(COACH)
     assert row["observed_generation"] < row["generation"]
     converges(fleet, name)
+
+
+ANSWERS = {"a key": "/set-key/", "a status": "/status/"}
+
+
+def provision_behind(fleet: Fleet, faulty: Behind) -> Play:
+    """Provision all by the list behind the server that fails; it must have failed by then."""
+    play = fleet.provision(inventory=faulty.inventory, coaches_api_url=f"{faulty.server.url}{API}/")
+    assert faulty.server.befallen.left == 0, "nothing befell any answer; this proves nothing"
+    return play
+
+
+@pytest.mark.parametrize("fault", ["late", "half"])
+@pytest.mark.parametrize("what", ANSWERS)
+def test_an_answer_of_djangos_that_is_late_or_cut_off_is_asked_for_again(
+    fleet: Fleet, faulty: Behind, rita: int, what: str, fault: str
+) -> None:
+    name = wish_with_a_key(fleet, rita)
+    faulty.server.befall(ANSWERS[what], fault, 1)
+    play = provision_behind(fleet, faulty)
+    assert play.rc == 0, play.output
+    converged(fleet, name)
+
+
+@pytest.mark.parametrize("what", ANSWERS)
+def test_an_answer_of_djangos_without_end_is_not_read(
+    fleet: Fleet, faulty: Behind, rita: int, what: str
+) -> None:
+    name = wish_with_a_key(fleet, rita)
+    faulty.server.befall(ANSWERS[what], "huge", 1)
+    play = provision_behind(fleet, faulty)
+    assert play.rc != 0
+    assert "more than 64 MB" in told(play), play.output
+    converges(fleet, name)
+
+
+@pytest.mark.parametrize("fault", ["late", "half", "huge"])
+def test_a_claim_whose_answer_does_not_arrive_holds(fleet: Fleet, faulty: Behind, fault: str) -> None:
+    with fleet.admin() as admin:
+        admin.add("coach-zita", "Zita")
+        admin.act("provision", fleet.row("coach-zita")["pk"])
+        faulty.server.befall("/claim/", fault, 1)
+        play = provision_behind(fleet, faulty)
+        claimed = fleet.row("coach-zita")["gateway"]
+        assert claimed
+        if fault == "huge":
+            assert play.rc != 0 and "more than 64 MB" in told(play), play.output
+            play = fleet.provision()
+        assert play.rc == 0, play.output
+        row = fleet.row("coach-zita")
+        assert (row["status"], row["gateway"]) == ("active", claimed)
+        assert "Zita" in fleet.ask("coach-zita", "who are you?").text
+        admin.act("remove", row["pk"])
+        assert fleet.provision().rc == 0
+        fleet.orm("CompanionProfile.objects.filter(agent_id='coach-zita').delete()")

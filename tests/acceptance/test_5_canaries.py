@@ -111,20 +111,25 @@ class Run:
             "ANSIBLE_INVENTORY_CACHE_PLUGIN": "ansible.builtin.jsonfile",
             "ANSIBLE_INVENTORY_CACHE_CONNECTION": str(self.inventory),
         }
+        self._environment = environment
         with fleet.admin() as admin:
             admin.add("coach-kanari", "Kanari")
         self.told: list[str] = []
         self.watch = Watch("gunicorn")
         with self.watch.looking():
-            for playbook in ("site", "provision-coach"):
-                command = ["ansible-playbook", "-i", str(INVENTORY), f"playbooks/{playbook}.yml"]
-                command += ["-vvv", "--diff", "-e", f"@{self.variables}"]
-                done = subprocess.run(
-                    command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False
-                )
-                assert done.returncode == 0, done.stdout[-5000:]
-                self.told.append(done.stdout + done.stderr)
+            self.play("site")
+            self.play("provision-coach")
         self.secrets = fleet.secrets()
+
+    def play(self, playbook: str, *words: str) -> None:
+        """Run a playbook that tells everything, and keep that."""
+        command = ["ansible-playbook", "-i", str(INVENTORY), f"playbooks/{playbook}.yml"]
+        command += ["-vvv", "--diff", "-e", f"@{self.variables}", *words]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self._environment, text=True, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stdout[-5000:]
+        self.told.append(done.stdout + done.stderr)
 
 
 def unpacked(cache: Path) -> str:
@@ -220,3 +225,33 @@ def test_django_holds_none_that_can_be_read(fleet: Fleet, run: Run) -> None:
     database = (fleet.state / "coachlist.sqlite3").read_bytes()
     assert b"coach-kanari" in database
     assert [name for name, value in run.secrets.items() if value.encode() in database] == []
+
+
+@pytest.mark.fire
+def test_nor_does_one_show_that_is_replaced_or_looked_over(fleet: Fleet, run: Run) -> None:
+    told, watch, former = len(run.told), Watch("gunicorn"), run.secrets
+    providers = json.loads(run.variables.read_text())
+    for provider in providers["gateway_providers"].values():
+        provider["api_key"] = f"canary-{secrets.token_hex(16)}"
+    run.variables.write_text(json.dumps(providers))
+    with watch.looking():
+        run.play("rotate-gateway-token")
+        run.play("rotate-provider-key")
+        run.play("provision-coach", "-e", "rotate=coach-kanari")
+        run.play("fleet-doctor")
+    now = fleet.secrets()
+    rotated = {name for name in now if now[name] != former[name]}
+    assert {"gw-a/token", "gw-b/token"} < rotated and len(rotated) >= 5, rotated
+    every = {**now, **{f"{name} of before": former[name] for name in rotated}}
+    for text in run.told[told:]:
+        assert [name for name, value in every.items() if value in text] == []
+    assert watch.showed(every) == []
+    container = fleet.bench.container("machine1")
+    gone = {name: value for name, value in every.items() if name not in now}
+    found = json.loads(
+        subprocess.run(
+            ["docker", "exec", "-i", container, "python3", "-c", SCAN, "/"],
+            input=json.dumps(gone), text=True, capture_output=True, check=True,
+        ).stdout
+    )  # fmt: skip
+    assert {name: places for name, places in found.items() if places} == {}

@@ -21,7 +21,8 @@ import pytest
 
 from .fleet import INVENTORY, Fleet, Play, until
 from .sandboxes import Sandboxes
-from .test_5_bad_machine import full
+from .test_5_bad_machine import another_clock, full
+from .test_5_rotation import refuse, sha256
 
 pytestmark = pytest.mark.fire
 
@@ -145,6 +146,42 @@ def killed_again_and_again(fleet: Fleet) -> None:
         until("another process", lambda pid=pid: fleet.pid(GATEWAY) not in ("0", pid))  # type: ignore[misc]
 
 
+def refused_by_the_provider(fleet: Fleet) -> None:
+    """Have the provider refuse the key, and somebody who asks all the same."""
+    provider = json.loads((fleet.state / "providers.json").read_text())["gateway_providers"]["stand-in"]
+    refuse(fleet, sha256(provider["api_key"]))
+    assert "401" in fleet.turn(GATEWAY, COACH, "are you there?").body
+
+
+def taken_by_the_provider(fleet: Fleet) -> None:
+    """Have it take the key again, which for the fleet is a new one."""
+    refuse(fleet)
+    fleet.sh(f"touch {STATE}/provider-stand-in.key")
+
+
+def job_that_fails(fleet: Fleet) -> None:
+    """A job of the coach's whose model there is none of, and which has run."""
+    job = fleet.call(
+        GATEWAY, "cron.add", name="evening", agentId=COACH, schedule={"kind": "every", "everyMs": 86_400_000},
+        sessionTarget="isolated", wakeMode="now", delivery={"mode": "none"},
+        payload={"kind": "agentTurn", "message": "write", "model": "stand-in/none"},
+    )  # fmt: skip
+    assert job["ok"], job
+    assert fleet.call(GATEWAY, "cron.run", id=job["payload"]["id"], mode="force")["ok"]
+
+    def failed() -> bool:
+        found = fleet.call(GATEWAY, "cron.list")["payload"]["jobs"]
+        return [one["state"].get("lastRunStatus") for one in found if one["name"] == "evening"] == ["error"]
+
+    until("the job to fail", failed)
+
+
+def without_jobs(fleet: Fleet) -> None:
+    for job in fleet.call(GATEWAY, "cron.list")["payload"]["jobs"]:
+        if job["name"] == "evening":
+            assert fleet.call(GATEWAY, "cron.remove", id=job["id"])["ok"]
+
+
 def nameserver(mode: str) -> Fault:
     """A DNS server with this way of answering, for the machine."""
     serve = f"systemd-run --quiet --collect --unit=names python3 -c {shlex.quote(NAMES)} {mode}"
@@ -166,11 +203,6 @@ NO_RECONCILER = (
 )
 EXTRA = "/etc/systemd/system/claw-extra.service"
 SQUATTER = "systemd-run --quiet --collect --unit=squatter --property=User=nobody python3 -m http.server 18789 --bind 127.0.0.1"
-LATE = f"""mkdir -p {ASIDE} && cat >{ASIDE}/python <<'END' && chmod 0755 {ASIDE} {ASIDE}/python
-#!/bin/sh
-PYTHONPATH={ASIDE} exec /usr/bin/python3 "$@"
-END
-echo 'import time; now = time.time; time.time = lambda: now() + 600' >{ASIDE}/sitecustomize.py"""
 
 FAULTS: dict[str, Fault] = {
     # Which the doctor mends
@@ -226,7 +258,7 @@ FAULTS: dict[str, Fault] = {
         "mount --bind /run/few /var/log",
         "umount /var/log && umount /run/few",
     ),
-    "clock-wrong": Fault(LATE, f"rm {ASIDE}/python", hostvars={"ansible_python_interpreter": f"{ASIDE}/python"}),
+    "clock-wrong": Fault(another_clock(ASIDE, 600), f"rm {ASIDE}/python", hostvars={"ansible_python_interpreter": f"{ASIDE}/python"}),
     "dns-fails": nameserver("unknown"),
     "dns-slow": nameserver("slow"),
     "dns-drops-ipv6": nameserver("deaf"),
@@ -254,6 +286,8 @@ FAULTS: dict[str, Fault] = {
         f"printf 'MESSAGE=another OpenClaw process owns state-lifecycle\\nOBJECT_SYSTEMD_UNIT={UNIT}\\n' | logger --journald",
         f"systemctl restart {UNIT}",
     ),
+    "provider-refuses-key": Fault(refused_by_the_provider, taken_by_the_provider),
+    "job-failing": Fault(job_that_fails, without_jobs),
     "port-taken": Fault(
         f"systemctl stop {UNIT} && {SQUATTER} && sleep 2 && systemctl start {UNIT}",
         f"systemctl stop squatter && systemctl restart {UNIT}",
@@ -316,7 +350,7 @@ SANDBOX_FAULTS: dict[str, Fault] = {
     ),
     "sandbox-without-engine": Fault(
         "systemctl stop docker.socket docker.service",
-        "systemctl start docker.socket docker.service claw-sandbox-workspaces",
+        "systemctl start docker.socket docker.service",
     ),
 }
 if os.environ.get("CLAW_DEMO_ENGINE") != "none":

@@ -173,6 +173,9 @@ CONTAINERS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "the image's shell": (
         {"binds": ["/usr/bin/dash:/usr/lib/coachcli/sh:ro"]}, "other-program", "line", "the shell of the image",
     ),
+    "the image's shell, around the command": (
+        {"binds": ["/usr/bin/dash:/usr/lib/coachcli/sh:ro"]}, "metacharacters", "line", "the shell of the image",
+    ),
     "network": ({"host": {"NetworkMode": "bridge"}}, "machine-ports", "shell", "the network of sandboxes"),
     "network's settings": ({"host": {"NetworkMode": "bridge"}}, "network-settings", "engine", "the network of sandboxes"),
     "network namespace": ({"host": {"NetworkMode": "host"}}, "metadata", "shell", "the network of sandboxes"),
@@ -194,23 +197,46 @@ def names(found: list[dict[str, str]]) -> set[tuple[str, str]]:
     return {(attempt["name"], attempt["layer"]) for attempt in found}
 
 
-def test_the_guard_that_is_missing_is_named(audited: Audited) -> None:
-    fleet, config = audited.fleet, f"{STATE}/openclaw.json"
+@contextmanager
+def otherwise(fleet: Fleet, statements: str) -> Iterator[None]:
+    """The gateway started with other files: ``config`` and ``roster`` as the statements change them."""
+    roster, config = f"/etc/claw/{GATEWAY}/agents.json", f"{STATE}/openclaw.json"
     edit = (
-        "import json,sys; p=sys.argv[1]; c=json.load(open(p)); "
-        "c['plugins']['entries']['claw-fleet-guard']['enabled']=False; json.dump(c, open(p,'w'))"
+        "import json, sys\nconfig, roster = (json.load(open(path)) for path in sys.argv[1:])\n"
+        f"{statements}\n"
+        "for path, content in zip(sys.argv[1:], (config, roster)): json.dump(content, open(path, 'w'))"
     )
-    fleet.sh(f"cp -p {config} /root/openclaw.json")
+    unit = f"openclaw-gateway@{GATEWAY}"
+    fleet.sh(f"cp -p {config} /root/openclaw.json; cp -p {roster} /root/agents.json")
     try:
-        fleet.sh(f"systemctl stop openclaw-gateway@{GATEWAY}")
-        fleet.machine.check_output("python3 -c %s %s", edit, config)
+        fleet.sh(f"systemctl stop {unit}")
+        fleet.machine.check_output("python3 -c %s %s %s", edit, config, roster)
         start(fleet)
-        found = audited.through("exec-parameters", "other-program", "metacharacters", "print-key")
+        yield
     finally:
-        fleet.sh(f"systemctl stop openclaw-gateway@{GATEWAY}; cp -p /root/openclaw.json {config}")
+        fleet.sh(
+            f"systemctl stop {unit}; cp -p /root/openclaw.json {config}; cp -p /root/agents.json {roster}"
+        )
         start(fleet)
+
+
+def test_the_guard_that_is_missing_is_named(audited: Audited) -> None:
+    with otherwise(audited.fleet, "config['plugins']['entries']['claw-fleet-guard']['enabled'] = False"):
+        found = audited.through("exec-parameters", "other-program", "metacharacters", "print-key")
     assert names(found) == {("exec-parameters", "tool")}, found
     assert all("the gateway's guard" in attempt["control"] for attempt in found)
+
+
+def test_a_list_of_tools_with_one_more_is_named(audited: Audited) -> None:
+    more = f"""
+anna, entries = roster['{ANNA}']['tools'], config['plugins']['entries']
+for tools in (anna, anna['sandbox']['tools'], config['tools'], config['tools']['sandbox']['tools']):
+    tools['allow'].append('sessions_list')
+entries['claw-fleet-guard']['config']['tools'].append('sessions_list')"""
+    with otherwise(audited.fleet, more):
+        found = audited.through("other-tools")
+    assert names(found) == {("other-tools", "tool")}, found
+    assert [attempt for attempt in found if "sessions_list" not in attempt["tried"]] == []
 
 
 def start(fleet: Fleet) -> None:
@@ -263,6 +289,28 @@ def test_the_rules_that_are_missing_are_named(audited: Audited) -> None:
         ("proxy", "proxy"),
     }
     assert missed <= names(found), found
+    assert {attempt["control"].rpartition(" (")[2] for attempt in found} == {"role egress)"}
+
+
+def test_what_keeps_sandboxes_apart_and_out_of_private_networks_is_named(audited: Audited) -> None:
+    """The engine's own rules keep them so too: these are taken out with the fleet's."""
+    sandboxes = "172.29.240.0/22"
+    chains = (
+        f"FORWARD -s {sandboxes} -j ACCEPT",
+        f"FORWARD -d {sandboxes} -j ACCEPT",
+        f"POSTROUTING -t nat -s {sandboxes} ! -d {sandboxes} -j MASQUERADE",
+    )
+    for chain in chains:
+        audited.fleet.sh(f"iptables -I {chain}")
+    try:
+        with rules(audited, "true"):
+            assert audited.through("other-sandboxes", "private-ranges", agents=(ANNA, CLARA)) == []
+        with rules(audited, "nft delete table inet claw_sandbox"):
+            found = audited.through("other-sandboxes", "private-ranges", agents=(ANNA, CLARA))
+    finally:
+        for chain in chains:
+            audited.fleet.sh(f"iptables -D {chain}")
+    assert names(found) == {("other-sandboxes", "shell"), ("private-ranges", "shell")}, found
     assert {attempt["control"].rpartition(" (")[2] for attempt in found} == {"role egress)"}
 
 

@@ -20,12 +20,12 @@ from .kills import (
     SOAK,
     WORDS,
     Controller,
+    GatewayStriker,
     Inventory,
     Machine,
     Point,
     Say,
     Step,
-    Striker,
     Sweep,
     first_round,
     points_of,
@@ -200,7 +200,7 @@ def _nothing() -> None:
 
 
 @pytest.fixture(scope="module")
-def key_striker(kim: Kim) -> Striker:
+def key_striker(kim: Kim) -> GatewayStriker:
     """Strikes what her key is made with."""
 
     def look(step: Step) -> dict[str, Any]:
@@ -209,11 +209,11 @@ def key_striker(kim: Kim) -> Striker:
         assert (KIM in found["keys"]) == (step.name.startswith("a new") or step.name.endswith("promoted"))
         return found
 
-    return Striker(kim.machine, kim.gateway, look)
+    return GatewayStriker(kim.machine, look, kim.gateway)
 
 
 @pytest.fixture(scope="module")
-def agent_striker(kim: Kim) -> Striker:
+def agent_striker(kim: Kim) -> GatewayStriker:
     """Strikes what her agent is made with."""
 
     def look(step: Step) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def agent_striker(kim: Kim) -> Striker:
         assert (KIM in found["roster"]) == (step.name not in ("removed", "paused"))
         return found
 
-    return Striker(kim.machine, kim.gateway, look)
+    return GatewayStriker(kim.machine, look, kim.gateway)
 
 
 @pytest.fixture(scope="module")
@@ -237,26 +237,26 @@ def agent_steps(kim: Kim) -> list[Step]:
 
 
 def test_a_killed_key_file_is_made_good(
-    kim: Kim, key_steps: list[Step], key_striker: Striker, say: Say
+    kim: Kim, key_steps: list[Step], key_striker: GatewayStriker, say: Say
 ) -> None:
     Sweep("agent_key_file", kim.machine, key_steps, say).run(key_striker.kill, samples=1)
 
 
 def test_a_key_file_on_a_failing_disk_is_made_good(
-    kim: Kim, key_steps: list[Step], key_striker: Striker, say: Say
+    kim: Kim, key_steps: list[Step], key_striker: GatewayStriker, say: Say
 ) -> None:
     sweep = Sweep("agent_key_file on a failing disk", kim.machine, key_steps, say)
     sweep.run(key_striker.fail, samples=1, errors=True)
 
 
 def test_a_killed_agent_is_made_good(
-    kim: Kim, agent_steps: list[Step], agent_striker: Striker, say: Say
+    kim: Kim, agent_steps: list[Step], agent_striker: GatewayStriker, say: Say
 ) -> None:
     Sweep("openclaw_agent", kim.machine, agent_steps, say).run(agent_striker.kill, samples=1)
 
 
 def test_an_agent_on_a_failing_disk_is_made_good(
-    kim: Kim, agent_steps: list[Step], agent_striker: Striker, say: Say
+    kim: Kim, agent_steps: list[Step], agent_striker: GatewayStriker, say: Say
 ) -> None:
     sweep = Sweep("openclaw_agent on a failing disk", kim.machine, agent_steps, say)
     sweep.run(agent_striker.fail, samples=1, errors=True)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from .fleet import Fleet
-from .kills import Machine, Say, Step, Striker, Sweep
+from .kills import GatewayStriker, Machine, Say, Step, Sweep
 
 GATEWAY = "gw-b"
 SITE = "playbooks/site.yml"
@@ -120,7 +120,7 @@ class ConfigSteps:
         return lambda: {**self._given, "config": wanted}
 
 
-def secrets_striker(subject: Subject) -> Striker:
+def secrets_striker(subject: Subject) -> GatewayStriker:
     """Strikes what its secrets are written with."""
 
     def look(step: Step) -> dict[str, Any]:
@@ -133,10 +133,10 @@ def secrets_striker(subject: Subject) -> Striker:
         assert held == wanted
         return found
 
-    return Striker(subject.machine, GATEWAY, look)
+    return GatewayStriker(subject.machine, look, GATEWAY)
 
 
-def token_striker(subject: Subject) -> Striker:
+def token_striker(subject: Subject) -> GatewayStriker:
     """Strikes what its token is changed with."""
 
     def look(step: Step) -> dict[str, Any]:
@@ -146,10 +146,10 @@ def token_striker(subject: Subject) -> Striker:
             assert found["pending"]["token.pending"] == found["secrets"]["token"]
         return found
 
-    return Striker(subject.machine, GATEWAY, look)
+    return GatewayStriker(subject.machine, look, GATEWAY)
 
 
-def config_striker(subject: Subject) -> Striker:
+def config_striker(subject: Subject) -> GatewayStriker:
     """Strikes what its config is put into force with."""
 
     def look(step: Step) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def config_striker(subject: Subject) -> Striker:
         assert running["logging"] == step.arguments()["config"]["logging"]
         return subject.hold()
 
-    return Striker(subject.machine, GATEWAY, look)
+    return GatewayStriker(subject.machine, look, GATEWAY)
 
 
 Subjects = pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
+from clawbench.coachlist import API
 
 from .faults import Behind
-from .fleet import API, Fleet, until
+from .fleet import Fleet, until
 
 ROUNDS = 50 if os.environ.get("CLAW_SOAK") else 5
 PERSON_AT = 2

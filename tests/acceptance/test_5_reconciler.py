@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from .fleet import API, INVENTORY, Fleet, Play, until
+from .fleet import INVENTORY, Fleet, Play, until
 
 pytestmark = pytest.mark.fire
 
@@ -25,55 +22,13 @@ GATEWAY = "gw-b"
 class Control:
     """The control node."""
 
-    def __init__(self, fleet: Fleet, place: Path) -> None:
+    def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
-        self.place = place
-        self.inventory = [place / "0-control.yml", INVENTORY]
-        self.inventory[0].write_text(
-            yaml.safe_dump({"all": {"children": {"control": {"hosts": {"machine1": {}}}}}})
-        )
-        self._write_its_inventory(place / "inventory")
+        self.inventory = [fleet.state / "control" / "node.json", INVENTORY]
 
-    def _write_its_inventory(self, directory: Path) -> None:
-        """The gateways as the control node reaches them; what it writes is what the demo's own inventory says."""
-        (directory / "group_vars").mkdir(parents=True)
-        hosts = yaml.safe_load((INVENTORY / "hosts.yml").read_text())["all"]["children"]["gateways"]["hosts"]
-        for host in hosts.values():
-            host |= {"ansible_host": self.address, "ansible_user": "operator"}
-        (directory / "hosts.yml").write_text(yaml.safe_dump({"gateways": {"hosts": hosts}}))
-        variables = {
-            "coaches_coach_api_url": f"{self.django}/",
-            "coaches_gateway_url": f"http://{self.address}:8080/{{{{ inventory_hostname }}}}",
-        }
-        (directory / "group_vars" / "gateways.yml").write_text(yaml.safe_dump(variables))
-        (directory / "list.coaches.yml").write_text("plugin: claw.fleet.coaches\n")
-
-    @property
-    def address(self) -> str:
-        """Of the machine, which is the gateways' too."""
-        return str(self.fleet.bench.facts()["hosts"]["machine1"])
-
-    @property
-    def django(self) -> str:
-        """Django's API as the machine reaches it."""
-        return (self.fleet.state / "coachlist.url-for-hosts").read_text().strip() + API
-
-    def set_up(self, *arguments: str, **extra: Any) -> Play:
+    def set_up(self, *arguments: str) -> Play:
         """Run the playbook."""
-        known = (self.fleet.state / "known_hosts").read_text().split()
-        return self.fleet.play(
-            "playbooks/reconciler.yml",
-            *arguments,
-            inventory=self.inventory,
-            reconciler_inventory=str(self.place / "inventory"),
-            reconciler_api_url=f"{self.django}/",
-            reconciler_api_token=self.fleet.coach_list.service_token,
-            reconciler_ssh_key=(self.fleet.state / "id_ed25519").read_text(),
-            reconciler_known_hosts=[f"{self.address} {known[1]} {known[2]}"],
-            # What pip trusts on the bench is what the machine trusts.
-            reconciler_pip_environment={"PIP_CERT": "/etc/ssl/certs/ca-certificates.crt"},
-            **extra,
-        )
+        return self.fleet.play("playbooks/reconciler.yml", *arguments, inventory=self.inventory)
 
     def show(self, name: str) -> str:
         """A property of the unit."""
@@ -110,9 +65,9 @@ class Control:
 
 
 @pytest.fixture(scope="module")
-def made(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Control, Play]]:
+def made(fleet: Fleet) -> Iterator[tuple[Control, Play]]:
     """The control node, and the play that made it."""
-    control = Control(fleet, tmp_path_factory.mktemp("control"))
+    control = Control(fleet)
     try:
         yield control, control.set_up("-vvv", "--diff")
     finally:

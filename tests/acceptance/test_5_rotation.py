@@ -17,11 +17,12 @@ from typing import Any
 
 import httpx
 import pytest
+from clawbench.coachlist import API
 from clawbench.inventory import furnish
 from clawbench.shell import write_private
 
 from .faults import FaultyList
-from .fleet import API, Fleet, Play, Reply, until
+from .fleet import Fleet, Play, Reply, until
 
 pytestmark = pytest.mark.fire
 

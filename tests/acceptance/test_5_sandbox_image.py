@@ -12,9 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
+from clawbench.coachlist import API
 from clawbench.shell import docker, program
 
-from .fleet import API, Fleet, Play, until
+from .fleet import Fleet, Play, until
 
 # It makes bases and images again and again; the scenario of sandboxes makes one of each, always.
 pytestmark = pytest.mark.fire
@@ -256,6 +257,49 @@ def test_an_image_that_was_removed_by_hand_is_built_again(sandboxes: Sandboxes, 
     docker("image", "rm", "--force", image)
     assert sandboxes.built()["changed"] is True
     assert image in sandboxes.tags()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """The address of a registry of this machine's own."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    config = tmp_path / "registry.yml"
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
+    config.write_text(json.dumps({"version": "0.1", "storage": storage, "http": {"addr": address}}))
+    command = [program("docker-registry", "docker-registry"), "serve", str(config)]
+    serving = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"http://{address}/v2/", trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+    try:
+        until("the registry", answers)
+        yield address
+    finally:
+        serving.terminate()
+        serving.wait()
+
+
+def test_a_base_of_a_registry_is_known_by_its_digest(sandboxes: Sandboxes, image: str, registry: str) -> None:
+    (made,) = sandboxes.tags(BASES)
+    there = f"{registry}/base:1"
+    docker("tag", made, there)
+    docker("push", "--quiet", there)
+    base = docker("image", "inspect", "--format", "{{index .RepoDigests 0}}", there).strip()
+    docker("image", "rm", there)
+    built = sandboxes.built(base={"image": base})
+    assert (built["changed"], built["differs"]) == (True, ["base"])
+    assert sandboxes.run(built["image"], "journeyloop", "--help").returncode == 0
+    assert sandboxes.built(base={"image": base})["changed"] is False
+    tags, wrong = sandboxes.tags(), f"{base[:-8]}00000000"
+    play = sandboxes.play(base={"image": wrong})
+    assert play.rc != 0 and "the build failed: " in " ".join(play.output.split()), play.output
+    assert sandboxes.tags() == tags
+    assert sandboxes.built()["image"] == image
 
 
 PYTHON = ("python3-attr", "python3-click", "python3-dateutil", "python3-httpx", "python3-tabulate")

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from clawbench.coachlist import API
 
 from .faults import FaultyList
-from .fleet import API, Fleet, until
+from .fleet import Fleet, until
 from .sandboxes import BUILD, CLIENTS, GATEWAYS, Sandboxes, deeds, executing, outcome
+from .test_5_bad_machine import full
 
 pytestmark = pytest.mark.fire
 
 ANNA, BEN, CLARA = COACHES = ("coach-anna", "coach-ben", "coach-clara")
 EVER = "slow:3000"
 """What an agent does until she is hurried."""
-BEGAN = "pgrep -f AnsiballZ_agent_sandbox"
-"""Whether a run has come to where it waits for those who are at work."""
+HELD = "ss -Htnp state established '( dport = :18789 or dport = :19789 )' | grep -F python3 || true"
+"""The connections of modules with a gateway, of which one that waits for an agent to be idle has a long one."""
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,7 @@ def test_a_new_image_comes_to_each_agent_once_she_is_idle(
         # The next run waits for them.
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(sandboxes.rebuilt, sandbox_openapi=document, sandbox_wait=600)
-            until("the run to wait", lambda: waiting.done() or fleet.machine.run(BEGAN).rc == 0, 300)
+            until("the run to wait", lambda: waiting.done() or _waits(fleet), 300)
             assert not long.done() and not calls.done()
             hurry()
             second = waiting.result()
@@ -110,6 +113,13 @@ def test_a_new_image_comes_to_each_agent_once_she_is_idle(
     after = sandboxes.all()
     assert not {sandbox.id for sandbox in after.values()} & {sandbox.id for sandbox in before.values()}
     assert [fleet.pid(name) for name in GATEWAYS] == pids
+
+
+def _waits(fleet: Fleet) -> bool:
+    """Whether a module has asked a gateway something that takes longer than a second."""
+    looks = fleet.sh(f"{HELD}; sleep 1; echo later; {HELD}").split("later\n")
+    before, after = ({line.split()[2] for line in look.splitlines()} for look in looks)
+    return bool(before & after)
 
 
 def _has_called(fleet: Fleet, text: str) -> bool:
@@ -156,6 +166,34 @@ def test_what_cannot_be_built_leaves_all_as_it_was(
     assert sandboxes.state() == before
 
 
+def test_a_document_without_end_is_not_read(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    before = sandboxes.state()
+    with FaultyList(fleet.coach_list.url) as server:
+        server.befall("/schema/", "huge", 1)
+        play = sandboxes.rebuild(sandbox_openapi=f"{server.url}{API}/schema/?format=json")
+        assert server.befallen.left == 0
+    assert play.rc != 0 and "No image was built" in " ".join(play.output.split()), play.output
+    assert sandboxes.state() == before
+
+
+def test_a_build_on_a_full_disk_leaves_all_as_it_was(
+    fleet: Fleet, sandboxes: Sandboxes, document: str
+) -> None:
+    before = sandboxes.state()
+    fill, cure = full("/var/tmp")
+    packages = ["busybox-static", "ca-certificates", "python3-minimal"]
+    fleet.sh(fill)
+    try:
+        play = sandboxes.rebuild(sandbox_openapi=document, sandbox_base={"packages": packages})
+    finally:
+        fleet.sh(cure)
+    said = " ".join(play.output.split())
+    assert play.rc != 0 and "Debian's packages make no base" in said, play.output
+    assert "No space left on device" in said, play.output
+    assert sandboxes.state() == before
+    assert sandboxes.rebuilt(sandbox_openapi=document).changed == []
+
+
 def test_back_to_the_former_image(fleet: Fleet, sandboxes: Sandboxes, document: str, former: str) -> None:
     pids = [fleet.pid(name) for name in GATEWAYS]
     predicted = sandboxes.rebuild("--check", "--diff", sandbox_image=former)
@@ -179,6 +217,34 @@ def test_an_image_that_was_removed_by_hand_is_built_again(sandboxes: Sandboxes, 
         sandboxes.clients(coach)
     assert sandboxes.of(ANNA).image_id == sandboxes.images()[former]
     assert sandboxes.rebuilt().changed == []
+
+
+def test_an_engine_that_stops_while_it_builds(fleet: Fleet, sandboxes: Sandboxes, tmp_path: Path) -> None:
+    document = str(sandboxes.document(tmp_path, weather=True, tide=True))
+    here, images, pids = sandboxes.all(), sandboxes.images(), [fleet.pid(name) for name in GATEWAYS]
+
+    def running() -> set[str]:
+        return set(sandboxes.docker("ps", "--quiet", "--no-trunc").split())
+
+    others = running()
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(sandboxes.rebuild, sandbox_openapi=document)
+        until("a step of the build", lambda: run.done() or running() - others, 300)
+        fleet.sh("systemctl stop docker.socket docker.service")
+        play = run.result()
+    said = " ".join(play.output.split())
+    assert play.rc != 0 and "build the image" in said and "Traceback" not in said, play.output
+    again = sandboxes.rebuilt(sandbox_openapi=document)
+    assert again.result(GATEWAYS[0], BUILD)["changed"] is True
+    assert len(sandboxes.images().keys() - images.keys()) == 1
+    for coach in COACHES:
+        assert "show" in sandboxes.execute(coach, "journeyloop tide --help")
+        assert sandboxes.of(coach).id != here[coach].id
+    left = sandboxes.docker("ps", "--all", "--quiet", "--no-trunc").split()
+    assert set(left) == {sandbox.id for sandbox in sandboxes.all().values()}, "a step of the build is left"
+    assert [fleet.pid(name) for name in GATEWAYS] == pids
+    assert sandboxes.rebuilt(sandbox_openapi=document).changed == []
+    sandboxes.rebuilt()
 
 
 def test_an_engine_that_stops_in_the_middle(fleet: Fleet, sandboxes: Sandboxes, document: str) -> None:

@@ -303,6 +303,37 @@ def test_a_gateway_that_dies_over_the_change_is_waited_for(process: GatewayProce
         process.restarts = False
 
 
+def test_a_gateway_that_dies_of_the_change_gets_its_old_roster_back_and_is_heard(
+    process: GatewayProcess, agents: Agents
+) -> None:
+    run(agents, row("otto"))
+    process.restarts = True
+    roster = Path(process.gateway.roster)
+    before = roster.read_bytes()
+
+    over = threading.Event()
+
+    def kill_whoever_reads_it() -> None:
+        while not over.wait(0.05):
+            if roster.read_bytes() != before and process.state().running:
+                process.kill()
+
+    killer = threading.Thread(target=kill_whoever_reads_it)
+    killer.start()
+    try:
+        wanted = {name: entry(process, name) for name in ("otto", "pia")}
+        with pytest.raises(RosterError, match=r"The old roster was put back and is served") as told:
+            Roster(process.gateway, start_timeout=40).apply(wanted)
+        assert "It said:" in str(told.value) and "[gateway]" in str(told.value)
+        assert roster.read_bytes() == before
+        assert process.gateway.served().agents.keys() == {"otto"}
+        assert "SOULMARK-otto" in say(process.gateway, "otto", "who are you")
+    finally:
+        over.set()
+        killer.join()
+        process.restarts = False
+
+
 def test_a_gateway_hears_of_changes_after_one_that_was_taken_back(
     process: GatewayProcess, agents: Agents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
