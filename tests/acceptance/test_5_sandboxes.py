@@ -186,6 +186,14 @@ with sqlite3.connect("state/openclaw.sqlite") as database:
 """Run in a gateway's state directory: makes that an agent's sandbox was last used five hours before it was."""
 
 
+def test_a_workspace_that_is_made_anew_is_her_sandboxs_too(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    before = sandboxes.clients(ANNA)
+    fleet.sh(f"rm -rf {sandboxes.workspace(ANNA)}")
+    play = fleet.provision(ANNA)
+    assert play.rc == 0, play.output
+    assert sandboxes.clients(ANNA) == before
+
+
 def test_one_that_is_idle_goes_and_is_back_at_the_next_turn(fleet: Fleet, sandboxes: Sandboxes) -> None:
     """OpenClaw looks for them at anybody's turn, five minutes apart and after its start."""
     sandboxes.clients(ANNA)

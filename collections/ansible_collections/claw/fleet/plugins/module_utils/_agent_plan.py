@@ -41,6 +41,11 @@ class Plan:
         return str(self.row["agent_id"])
 
     @property
+    def lost_workspace(self) -> bool:
+        """Whether an agent who was here already gets her directory anew."""
+        return self.verb != "added" and (f"workspaces/{self.agent_id}", "absent") in self.directories
+
+    @property
     def writes(self) -> list[FileStep]:
         """The files that will be different."""
         return [step for step in self.steps if step.action in ("write", "seed")]

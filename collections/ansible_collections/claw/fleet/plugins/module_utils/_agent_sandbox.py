@@ -87,7 +87,9 @@ class AgentSandboxes:
         stale = [
             container
             for container in containers.all()
-            if container.environment.get(MARK) != wanted.mark or container.image_id != image_id
+            if container.lost
+            or container.environment.get(MARK) != wanted.mark
+            or container.image_id != image_id
         ]
         busy = [] if check else self._remove(containers, stale, wait)
         gone = {container.agent_id for container in stale} - set(busy)

@@ -251,6 +251,7 @@ class Agents:
         return words
 
     def _write_files(self, plans: list[Plan], manifest: Manifest) -> None:
+        self._remove_containers({plan.agent_id for plan in plans if plan.lost_workspace})
         for plan in plans:
             if plan.steps:
                 manifest.files[plan.agent_id] = ahead(plan.steps, manifest.files.get(plan.agent_id, {}))
@@ -309,7 +310,8 @@ class Agents:
             manifest.save()
 
     def _remove_containers(self, gone: set[str]) -> None:
-        if not self.sandbox:
+        """Of those whose directory is not there, or will not be: a container goes on with the one it was started with."""
+        if not self.sandbox or not gone:
             return
         containers = Containers(self.gateway, self.sandbox.docker_host)
         for container in containers.all():

@@ -39,12 +39,16 @@ class ContainersError(Exception):
 
 
 class Container(NamedTuple):
-    """One container: the agent it is for, the engine's ids of it and of its image, its environment."""
+    """One container: the agent it is for, the engine's ids of it and of its image, its environment.
+
+    ``lost``: it runs, and what it has for a workspace is not the directory that is there now.
+    """
 
     agent_id: str
     id: str
     image_id: str
     environment: dict[str, str]
+    lost: bool = False
 
 
 class Executed(NamedTuple):
@@ -172,7 +176,17 @@ class Containers:
             return None
         variables = (variable.partition("=") for variable in attributes["Config"].get("Env") or [])
         environment = {name: value for name, _is, value in variables}
-        return Container(mine[0], attributes["Id"], attributes["Image"], environment)
+        lost = _lost((attributes.get("State") or {}).get("Pid") or 0, self._workspaces / mine[0])
+        return Container(mine[0], attributes["Id"], attributes["Image"], environment, lost)
+
+
+def _lost(pid: int, workspace: Path) -> bool:
+    """Whether the workspace of a process is another directory, as one that was made anew or restored is."""
+    try:
+        return pid > 0 and not Path(f"/proc/{pid}/root{_WORKSPACE}").samefile(workspace)
+    except OSError:
+        # It has ended since, or there is no workspace at all, which is another fault.
+        return False
 
 
 def _bounded(command: Sequence[str], seconds: int) -> list[str]:

@@ -204,15 +204,16 @@ def sandboxes(patient: Patient) -> Iterator[Finding]:
             f"{sandbox.docker_host} has no {sandbox.image}",
         )
     for container in found:
-        stale = container.image_id != image or container.environment.get(MARK) != sandbox.mark
-        if stale and container.agent_id in (patient.roster or {}):
+        if container.agent_id not in (patient.roster or {}):
+            continue
+        if container.image_id != image or container.environment.get(MARK) != sandbox.mark:
             told = f"it is of image {container.image_id[:19]}, and {sandbox.image} is {image[:19]}"
-            yield Finding(
-                "sandbox-stale",
-                f"The sandbox of {container.agent_id} is of a former image.",
-                told,
-                container.agent_id,
-            )
+            sentence = f"The sandbox of {container.agent_id} is of a former image."
+            yield Finding("sandbox-stale", sentence, told, container.agent_id)
+        elif container.lost:
+            told = "it has a directory that is there no more, or has another place"
+            sentence = f"The sandbox of {container.agent_id} is of a former workspace."
+            yield Finding("sandbox-stale", sentence, told, container.agent_id)
     for agent_id, entry in (patient.roster or {}).items():
         if entry.get("sandbox") != sandbox.entry(gateway, agent_id)["sandbox"]:
             yield Finding("sandbox-stale", f"The roster gives {agent_id} a former sandbox.", "", agent_id)

@@ -203,8 +203,7 @@ CODES: dict[str, Code] = {
         "The unit's files have another hash than the ones the fleet started the process with, or systemd has not read them.",
         f"{SITE} puts them right; then `systemctl restart {{unit}}`.", (GATEWAY, RESTART)),
     "unit-overridden": Code(
-        WARNING, "Somebody added to the gateway's unit",
-        "What stands there counts more than what the fleet wrote.",
+        WARNING, "Somebody added to the gateway's unit", "What stands there counts more than what the fleet wrote.",
         "systemd reads files for the unit that are not the fleet's.",
         "`systemctl cat {unit}` shows them. Remove them, or have them as variables of the role gateway; then restart the unit."),
     "unit-disabled": Code(
@@ -348,9 +347,10 @@ CODES: dict[str, Code] = {
         "The engine does not know the image that the gateway's descriptor names.",
         f"{REBUILD} builds it, or brings it from where it was built.", (SANDBOX,), ("sandbox-stale",)),
     "sandbox-stale": Code(
-        WARNING, "A sandbox is of a former image or former limits",
-        "Her command line does not know the app's API of now.",
-        "Its image, or the mark of what it was made of, is another than the gateway's descriptor has; or the roster names it.",
+        WARNING, "A sandbox is of a former image, limits or workspace",
+        "Her command line does not know the app's API of now; in a workspace that was made anew or restored nothing can be executed.",
+        "Its image, or the mark of what it was made of, is another than the gateway's descriptor has, or the roster names it; or the "
+        "directory that it has for a workspace is not the one that is there.",
         f"{REBUILD} replaces it while its agent is idle.", (SANDBOX,)),
     "sandbox-watch-down": Code(
         WARNING, "Nobody looks at full workspaces", "A sandbox may fill the disk.",

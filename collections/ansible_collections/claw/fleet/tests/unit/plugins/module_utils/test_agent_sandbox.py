@@ -171,6 +171,16 @@ def test_only_what_is_another_is_taken_away(
     assert engine.deeds == [f"{deed} {stale[0]}" for deed in ("hold", "remove", "release")]
 
 
+def test_one_that_has_lost_its_workspace_is_taken_away(running: AgentSandboxes, engine: Engine) -> None:
+    running.reconcile(A_SANDBOX, wait=0)
+    for agent_id in ("coach-anna", "coach-ben"):
+        engine.make(agent_id, A_SANDBOX)
+    engine.here["coach-ben"] = engine.here["coach-ben"]._replace(lost=True)
+    done = four_shots(running, engine, A_SANDBOX)
+    assert (done.changed, done.updated, done.recreated) == (True, [], ["coach-ben"])
+    assert engine.here.keys() == {"coach-anna"}
+
+
 def test_who_is_at_work_is_waited_for_and_nobody_waits_for_her(
     running: AgentSandboxes, engine: Engine
 ) -> None:

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.claw.fleet.plugins.module_utils import _engine
+from ansible_collections.claw.fleet.plugins.module_utils import _containers, _engine
 from ansible_collections.claw.fleet.plugins.module_utils._containers import (
     Container,
     Containers,
@@ -101,6 +102,18 @@ def test_whose_they_are_their_mounts_tell(containers: Containers, engine: Engine
         Container("coach-anna", "id-2", "sha256:1", {}),
         Container("coach-ben", "id-1", "sha256:1", {"A": "1", "B": "x=y", "C": ""}),
     ]
+
+
+def test_one_whose_workspace_was_made_anew_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.mkdir()
+    monkeypatch.setattr(_containers, "_WORKSPACE", str(mine))
+    assert not _containers._lost(os.getpid(), mine)
+    # Where there is none at all something else is wrong; and what does not run gets the one that is there.
+    assert not _containers._lost(os.getpid(), other)
+    other.mkdir()
+    assert _containers._lost(os.getpid(), other)
+    assert not _containers._lost(0, other)
 
 
 def test_images_are_there_or_not(containers: Containers) -> None:

@@ -655,6 +655,7 @@ def test_sandboxes(
     assert found(here, fresh) == []
     assert found(here, fresh._replace(image_id="sha256:old")) == ["sandbox-stale"]
     assert found(here, fresh._replace(environment={MARK: "former"})) == ["sandbox-stale"]
+    assert found(here, fresh._replace(lost=True)) == ["sandbox-stale"]
     assert found({}, fresh) == ["sandbox-image-missing"]
     units["claw-sandbox-workspaces.service"] = STOPPED
     assert found(here, fresh) == ["sandbox-watch-down"]
