@@ -217,7 +217,8 @@ CODES: dict[str, Code] = {
         "the file; then " + PROVISION + " tells the app.",
         explains=("token-mismatch", "agent-not-served", "endpoint-off", "endpoint-open", "guard-missing", "files-refused")),
     "token-mismatch": Code(
-        ERROR, "The app has another token than the gateway", "The app's questions are answered 401.", "The hash of the token's file is neither that of the app's token nor of the one it is about to have.",
+        ERROR, "The app has another token than the gateway", "The app's questions are answered 401.",
+        "The hash of the token's file is neither that of the app's token nor of the one it is about to have.",
         f"{PROVISION} tells the app the token of its one home.", (REGISTER,)),
     "gateway-unknown": Code(
         ERROR, "The app does not know the gateway",
