@@ -172,7 +172,7 @@ def job_that_fails(fleet: Fleet) -> None:
         found = fleet.call(GATEWAY, "cron.list")["payload"]["jobs"]
         return [one["state"].get("lastRunStatus") for one in found if one["name"] == "evening"] == ["error"]
 
-    until("the job to fail", failed)
+    until("the job to fail", failed, 240)
 
 
 def without_jobs(fleet: Fleet) -> None:

@@ -231,12 +231,12 @@ def test_a_list_of_tools_with_one_more_is_named(audited: Audited) -> None:
     more = f"""
 anna, entries = roster['{ANNA}']['tools'], config['plugins']['entries']
 for tools in (anna, anna['sandbox']['tools'], config['tools'], config['tools']['sandbox']['tools']):
-    tools['allow'].append('sessions_list')
-entries['claw-fleet-guard']['config']['tools'].append('sessions_list')"""
+    tools['allow'].append('process')
+entries['claw-fleet-guard']['config']['tools'].append('process')"""
     with otherwise(audited.fleet, more):
         found = audited.through("other-tools")
     assert names(found) == {("other-tools", "tool")}, found
-    assert [attempt for attempt in found if "sessions_list" not in attempt["tried"]] == []
+    assert [attempt for attempt in found if "process" not in attempt["tried"]] == []
 
 
 def start(fleet: Fleet) -> None:

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,10 @@ class GatewayProcess:
         self.gateway.wait_ready(120)
 
     def kill(self) -> None:
-        """End the gateway as a crash would."""
+        """End the gateway as a crash would, with what it has started, as systemd would."""
         assert self._process is not None
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def stop(self) -> None:

@@ -21,7 +21,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding,
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway
 
 _STUCK = "another OpenClaw process owns"
-_BACKGROUND = ("Idle shared-state database cleanup", "memory-core: dreaming sweep failed")
+_BACKGROUND = ("Idle shared-state database cleanup", " [plugins] ")
 """Work that nobody waits for, and that does not get the lock when a busy process is putting its database in order."""
 _SAID_SECONDS, _STUCK_MINUTES = 3600, 3
 _MINUTE = len("2026-11-27T03:00")
