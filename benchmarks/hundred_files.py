@@ -35,7 +35,7 @@ def run(settings: Settings) -> list[Row]:
         {
             step: work.step,
             settled: work.again,
-            bare: work.bare,
+            bare: lambda: work.bare(coaches),
             loop: work.loop,
             f"{loop}, again": work.loop_again,
         },
@@ -99,15 +99,13 @@ class _Work:
     def step_more(self, count: int) -> float:
         """The collection's, for the last so many; the others are there."""
         self.ground.stand_ins()
-        self._play("agents.yml", "-b", "-e", json.dumps({"listed": self.coaches - count}))
+        self._play("agents.yml", "-b", listed=self.coaches - count)
         return self._play("agents.yml", "-b")
 
-    def bare(self, count: int = 0) -> float:
-        """The floor, over the same SSH; of the last so many, if that is given."""
+    def bare(self, count: int) -> float:
+        """The floor, over the same SSH, for the last so many."""
         self.ground.stand_ins()
-        last = [
-            f"/coach-{number:05}/" for number in range(self.coaches - (count or self.coaches), self.coaches)
-        ]
+        last = [f"/coach-{number:05}/" for number in range(self.coaches - count, self.coaches)]
         contents = {
             path: text
             for path, text in json.loads(self._contents).items()
@@ -129,17 +127,13 @@ class _Work:
         self.ground.stand_ins()
         names = " ".join(f"coach-{number:05}" for number in range(count))
         self.ground.sh("machine1", f"mkdir {WORKSPACES} && cd {WORKSPACES} && mkdir {names}")
-        return self._play("loop.yml", "-e", json.dumps({"loop_length": count}))
+        return self._play("loop.yml", loop_length=count)
 
     def loop_again(self) -> float:
         """The loop, when everything is there."""
         self.loop_of(self.looped)
-        again = self._play("loop.yml", "-e", json.dumps({"loop_length": self.looped}))
-        return again * (self.coaches / self.looped)
+        return self._play("loop.yml", loop_length=self.looped) * (self.coaches / self.looped)
 
-    def _play(self, name: str, *words: str) -> float:
-        variables = {
-            "template_path": str(TEMPLATES),
-            "workspace_files": workspace_files(),
-        }
+    def _play(self, name: str, *words: str, **more: int) -> float:
+        variables = {"template_path": str(TEMPLATES), "workspace_files": workspace_files(), **more}
         return self.ground.play(PLAYS / name, *words, "-e", json.dumps(variables)).seconds

@@ -68,15 +68,16 @@ _KILLED = 128 + signal.SIGKILL
 _PLACE = "/root/kills"
 _OURS = ("/etc/claw/", "/var/lib/claw/", "/opt/claw/")
 _LOG = "--- calls"
-_SHIPPED = r"archive\|context\|shipment"
+_SHIPPED = ("archive", "context", "shipment")
 """Which arguments name what came from the controller for this module alone."""
+_ANY_OF_THEM = r"\|".join(_SHIPPED)
 _PYTHON = f"""#!/bin/sh
 # What Ansible takes for Python: keeps a copy of each module, of the shipment that came with it too, and runs the one that
 # is to be hit under strace.
 script=$(mktemp {_PLACE}/sent.XXXXXX) && cat >"$script" || exit
 module=$(sed -n "s/^module_fqn='.*\\.\\([^.]*\\)',$/\\1/p" "$script")
 cp "$script" "{_PLACE}/$module.sent"
-shipped=$(sed -n 's/^params=.*"\\({_SHIPPED}\\)": "\\([^"]*\\)".*/\\2/p' "$script")
+shipped=$(sed -n 's/^params=.*"\\({_ANY_OF_THEM}\\)": "\\([^"]*\\)".*/\\2/p' "$script")
 [ -z "$shipped" ] || {{ rm -rf "{_PLACE}/$module.shipped" && cp -r "$shipped" "{_PLACE}/$module.shipped"; }}
 if [ -n "$module" ] && [ "$module" = "$(cat {_PLACE}/target)" ]; then
   : >{_PLACE}/target
@@ -218,7 +219,7 @@ class Machine:
         (params,) = line.findall(sent)
         self._put(f"{module}.py", line.sub(f"params=open('{_PLACE}/{module}.json').read(),", sent))
         arguments: dict[str, Any] = json.loads(ast.literal_eval(params))["ANSIBLE_MODULE_ARGS"]
-        kept = {name: f"{_PLACE}/{module}.shipped" for name in _SHIPPED.split(r"\|") if arguments.get(name)}
+        kept = {name: f"{_PLACE}/{module}.shipped" for name in _SHIPPED if arguments.get(name)}
         return arguments | kept
 
     def replay(self, module: str, arguments: dict[str, Any], options: Iterable[str] = ()) -> Run:

@@ -65,11 +65,11 @@ class Subject:
     given: dict[str, Any]
     remove: Callable[[], Any]
     look: Callable[[], dict[str, Any]]
-    name: str = "made"
     steps: list[Step] = field(init=False)
+    """Shared, so that their points are counted once."""
 
     def __post_init__(self) -> None:
-        self.steps = [Step(self.name, self.module, lambda: self.given, self.remove)]
+        self.steps = [Step("made", self.module, lambda: self.given, self.remove)]
 
     def striker(self, machine: Machine) -> Striker:
         return Striker(machine, lambda _step: self.look())
@@ -150,54 +150,28 @@ def image(ground: Ground) -> Subject:
     return Subject("sandbox_image", given, remove, look)
 
 
-SUBJECTS = pytest.mark.parametrize(
-    "make",
-    [
-        tree,
-        runtime,
-        pytest.param(image, marks=with_sandboxes),
-    ],
+@pytest.fixture(
+    scope="module",
+    params=[tree, runtime, pytest.param(image, marks=with_sandboxes)],
     ids=lambda make: make.__name__,
 )
+def subject(request: pytest.FixtureRequest, ground: Ground) -> Iterator[Subject]:
+    """Each of them in turn; there is nothing of it afterwards."""
+    subject: Subject = request.param(ground)
+    yield subject
+    subject.remove()
 
 
-@pytest.fixture(scope="module")
-def subjects() -> dict[str, Subject]:
-    """Those that were made, so that their points are counted once."""
-    return {}
+def test_what_was_killed_is_made_good(ground: Ground, subject: Subject, say: Say) -> None:
+    sweep = Sweep(subject.module, ground.machine, subject.steps, say)
+    sweep.run(subject.striker(ground.machine).kill, samples=1)
 
 
-def subject_of(subjects: dict[str, Subject], make: Callable[[Ground], Subject], ground: Ground) -> Subject:
-    if make.__name__ not in subjects:
-        subjects[make.__name__] = make(ground)
-    return subjects[make.__name__]
-
-
-@SUBJECTS
-def test_what_was_killed_is_made_good(
-    ground: Ground, subjects: dict[str, Subject], make: Callable[[Ground], Subject], say: Say
-) -> None:
-    subject = subject_of(subjects, make, ground)
-    try:
-        Sweep(subject.module, ground.machine, subject.steps, say).run(
-            subject.striker(ground.machine).kill, samples=1
-        )
-    finally:
-        subject.remove()
-
-
-@SUBJECTS
-def test_what_the_disk_failed_is_made_good(
-    ground: Ground, subjects: dict[str, Subject], make: Callable[[Ground], Subject], say: Say
-) -> None:
-    subject = subject_of(subjects, make, ground)
-    if make is image:
+def test_what_the_disk_failed_is_made_good(ground: Ground, subject: Subject, say: Say) -> None:
+    if subject.module == "sandbox_image":
         pytest.skip("it writes nothing of the fleet's by itself; the engine does")
     sweep = Sweep(f"{subject.module} on a failing disk", ground.machine, subject.steps, say)
-    try:
-        sweep.run(subject.striker(ground.machine).fail, samples=1, errors=True)
-    finally:
-        subject.remove()
+    sweep.run(subject.striker(ground.machine).fail, samples=1, errors=True)
 
 
 class SandboxSteps:

@@ -30,9 +30,8 @@ _MACHINE: dict[str, Check] = {
 _GATEWAY: dict[str, Check] = {
     "the gateway's descriptor": _doctor_gateway.descriptor,
     "the gateway's process": _doctor_gateway.process,
-    "what the gateway said": _doctor_words.stuck,
-    "whether its providers take its keys": _doctor_words.providers,
-    "its jobs": _doctor_words.jobs,
+    "what the gateway said": _doctor_words.said,
+    "the gateway's jobs": _doctor_words.jobs,
     "the gateway's port": _doctor_gateway.port,
     "the gateway's unit": _doctor_gateway.units,
     "the gateway's environment": _doctor_gateway.environment,

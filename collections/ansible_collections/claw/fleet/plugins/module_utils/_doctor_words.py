@@ -31,15 +31,17 @@ _REFUSAL = re.compile(r"^(\S+) \[model-fallback/decision\] .* candidate=([^/\s]+
 """When, and by which provider, a question was answered that its key is good for nothing."""
 
 
-def stuck(patient: Patient) -> Iterator[Finding]:
-    """Whether OpenClaw's lock was left taken, by the words of the process that runs; and whether the kernel ended some of it."""
+def said(patient: Patient) -> Iterator[Finding]:
+    """What the words of the process that runs tell of its lock and of its keys; and whether the kernel ended some of it."""
     gateway = patient.gateway
     if gateway is None or not patient.state.pid:
         return
-    lines = stuck_words(_said(gateway))
+    words = _said(gateway)
+    lines = stuck_words(words)
     if lines:
         sentence = f"Gateway {gateway.name}'s own lock is left taken."
         yield Finding("gateway-stuck", sentence, f"{len(lines)} times within an hour: {lines[-1]}")
+    yield from _refused_keys(gateway, words)
     killed = _killed(patient.state.pid, patient.root)
     if killed:
         sentence = f"The kernel has ended processes of gateway {gateway.name} for want of memory."
@@ -64,12 +66,9 @@ def stuck_words(lines: Sequence[str]) -> list[str]:
     return found if len(background) < len(found) or len(minutes) >= _STUCK_MINUTES else []
 
 
-def providers(patient: Patient) -> Iterator[Finding]:
-    """Whether a provider of models refuses the key that the gateway has for it now. Its own words may have some of the key."""
-    gateway = patient.gateway
-    if gateway is None or not patient.state.pid:
-        return
-    for name, times in refusals(_said(gateway)).items():
+def _refused_keys(gateway: Gateway, words: Sequence[str]) -> Iterator[Finding]:
+    """Those that the gateway has now, and their providers refuse. A provider's own words may have some of the key."""
+    for name, times in refusals(words).items():
         key = Path(gateway.state_dir) / f"provider-{name}.key"
         with suppress(FileNotFoundError):
             since = [moment for moment in times if moment > key.lstat().st_mtime]

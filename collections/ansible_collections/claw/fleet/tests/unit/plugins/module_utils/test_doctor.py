@@ -269,13 +269,13 @@ def test_a_key_that_its_provider_has_refused_since_it_was_written(
     (moment, again) = _doctor_words.refusals(lines)["acme"]
     assert moment == again
     # A provider of before, whose key is gone.
-    assert codes(_doctor_words.providers(asked)) == []
+    assert codes(_doctor_words.said(asked)) == []
     key = Path(gateway.state_dir) / "provider-acme.key"
     key.write_text("sk-none")
     for written, found in ((moment + 1, []), (moment - 1, ["provider-refuses-key"])):
         os.utime(key, (written, written))
-        assert codes(_doctor_words.providers(asked)) == found
-    (finding,) = _doctor_words.providers(asked)
+        assert codes(_doctor_words.said(asked)) == found
+    (finding,) = _doctor_words.said(asked)
     assert finding.evidence == "2 times within an hour, the last time at 2026-11-27T02:40:24+00:00"
 
 
