@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.claw.fleet.plugins.action.reconciler_runtime import built, identity
 
 pytestmark = pytest.mark.slow
 
+OURS = Path(__file__).resolve().parents[4]
 GALAXY_YML = """
 namespace: claw
 name: sample
@@ -62,6 +64,18 @@ def test_it_is_the_same_wherever_it_was_built(sources: Path, tmp_path: Path) -> 
     assert third.name == first.name
     assert identity(third) == identity(first)
     assert (install(third, tmp_path / "again") / "plugins" / "modules" / "sample.py").is_file()
+
+
+@pytest.mark.parametrize(
+    "left", [".hypothesis/examples/1", "tests/unit/.hypothesis/unicode_data/1", "changelogs/.plugin-cache.yaml"]
+)
+def test_what_tools_leave_behind_is_no_part_of_it(sources: Path, tmp_path: Path, left: str) -> None:
+    galaxy = yaml.safe_load((OURS / "galaxy.yml").read_text())
+    (sources / "galaxy.yml").write_text(GALAXY_YML + yaml.safe_dump({"build_ignore": galaxy["build_ignore"]}))
+    before = identity(archive_of(sources, tmp_path / "1"))
+    (sources / left).parent.mkdir(parents=True)
+    (sources / left).write_text("found\n")
+    assert identity(archive_of(sources, tmp_path / "2")) == before
 
 
 def test_another_file_is_another_one(sources: Path, tmp_path: Path) -> None:
