@@ -1,10 +1,9 @@
 """The doctor: each fault is made on the machine, is found by exactly its code, and is gone once it was mended.
 
 What `--tags fix` mends it mends here; everything else is undone as its page says, or by taking away what was done. Those of
-tunnels are made in the Molecule scenario tunnel. What cannot be brought about here the unit tests make on files and stand-ins: a
-kernel that ends processes for want of memory, a gateway that lost sight of its roster or its guard. Three are made by a stand-in
-on the machine itself: the words of a stuck gateway are put into its journal, the clock is wrong for the doctor's process alone,
-and the reconciler's units are empty.
+tunnels are made in the Molecule scenario tunnel, and a gateway that the app does not know in test_5_gateway_alone.py. Three are
+made by a stand-in on the machine itself: the words of a stuck gateway are put into its journal, the clock is wrong for the
+doctor's process alone, and the reconciler's units are empty.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ UNIT = f"openclaw-gateway@{GATEWAY}.service"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d"
 CREDENTIALS = f"{STATE}/credentials/{COACH}/.credentials.json"
 STORE = f"{STATE}/agents/{COACH}/agent/openclaw-agent.sqlite"
+GUARD = "/opt/claw/guard/*/index.mjs"
 ASIDE = "/root/doctor"
 SET = "import json, sys; path, name, value = sys.argv[1:]; config = json.load(open(path)); *names, last = name.split('.'); inner = config\nfor key in names: inner = inner[key]\ninner.pop(last, None) if value == 'null' else inner.update({last: json.loads(value)}); open(path, 'w').write(json.dumps(config, indent=2))"
 NAMES = """
@@ -139,6 +139,25 @@ def without_entry(fleet: Fleet) -> None:
     until("the gateway to serve it", served)
 
 
+def lost_sight(fleet: Fleet) -> None:
+    """Have a gateway that serves the roster without the coach, and does not notice that she is in it again.
+
+    A roster that is as it was when the gateway comes to read it is the last one that it looks at.
+    """
+    fleet.sh(kept(f"{CONFIG}/agents.json"))
+    without_entry(fleet)
+
+    def unnoticed() -> bool:
+        fleet.sh(f"cd {CONFIG} && cp -p agents.json same && mv same agents.json && sleep 2")
+        fleet.sh(f"cp -p {ASIDE}/kept {CONFIG}/again && mv {CONFIG}/again {CONFIG}/agents.json && sleep 2")
+        if COACH not in fleet.served(GATEWAY):
+            return True
+        without_entry(fleet)
+        return False
+
+    until("the gateway to lose sight of its roster", unnoticed, 240)
+
+
 def killed_again_and_again(fleet: Fleet) -> None:
     for _time in range(3):
         pid = fleet.pid(GATEWAY)
@@ -201,6 +220,12 @@ NO_RECONCILER = (
     "systemctl reset-failed"
 )
 EXTRA = "/etc/systemd/system/claw-extra.service"
+GREEDY = (
+    f"place=$(systemctl show -P ControlGroup {UNIT}); memory=/sys/fs/cgroup/memory$place; test -d $memory || "
+    "memory=/sys/fs/cgroup$place; ! sh -c 'echo $$ >'$memory'/cgroup.procs; echo 1000 >/proc/$$/oom_score_adj; "
+    'exec python3 -c "kept = [bytearray(10**8) for _ in range(100)]"\''
+)
+"""A process among the gateway's that takes more than all of them may have: the kernel ends it."""
 SQUATTER = "systemd-run --quiet --collect --unit=squatter --property=User=nobody python3 -m http.server 18789 --bind 127.0.0.1"
 
 FAULTS: dict[str, Fault] = {
@@ -222,6 +247,7 @@ FAULTS: dict[str, Fault] = {
     "wrong-owner": Fault(f"chmod 0755 {STATE}"),
     "agent-without-workspace": Fault(f"rm -rf {STATE}/workspaces/{COACH}"),
     "coach-without-agent": Fault(without_entry),
+    "agent-not-served": Fault(lost_sight),
     "coach-waiting": Fault(django("generation=99")),
     "key-missing": Fault(f"rm {CREDENTIALS}"),
     "key-mismatch": Fault(django("key_sha256='0' * 64")),
@@ -285,6 +311,7 @@ FAULTS: dict[str, Fault] = {
         f"printf 'MESSAGE=another OpenClaw process owns state-lifecycle\\nOBJECT_SYSTEMD_UNIT={UNIT}\\n' | logger --journald",
         f"systemctl restart {UNIT}",
     ),
+    "gateway-out-of-memory": Fault(GREEDY, f"systemctl restart {UNIT}"),
     "provider-refuses-key": Fault(refused_by_the_provider, taken_by_the_provider),
     "job-failing": Fault(job_that_fails, without_jobs),
     "port-taken": Fault(
@@ -347,6 +374,7 @@ SANDBOX_FAULTS: dict[str, Fault] = {
         "systemctl kill --signal=STOP claw-egress-watch && nft delete table inet claw_sandbox",
         before="systemctl kill --signal=CONT claw-egress-watch",
     ),
+    "guard-missing": Fault(stopped(f"{kept(GUARD)} && echo 'throw new Error(\"damaged\")' | tee {GUARD}")),
     "sandbox-without-engine": Fault(
         "systemctl stop docker.socket docker.service",
         "systemctl start docker.socket docker.service",
@@ -357,19 +385,25 @@ if os.environ.get("CLAW_DEMO_ENGINE") != "none":
 
 
 def look(
-    fleet: Fleet, place: Path, *arguments: str, hostvars: dict[str, Any] | None = None, **extra: Any
+    fleet: Fleet,
+    place: Path,
+    *arguments: str,
+    gateway: str = GATEWAY,
+    among: Sequence[Path] = (INVENTORY,),
+    hostvars: dict[str, Any] | None = None,
+    **extra: Any,
 ) -> tuple[Play, list[dict[str, Any]]]:
-    """The play, and its findings as programs read them."""
+    """The play for a gateway, and its findings as programs read them."""
     report = place / "report.json"
     report.unlink(missing_ok=True)
     # The machine may be as busy as it likes.
     given = {"doctor_report": str(report), "doctor_fail_on": "note", "doctor_ready_timeout": 240, **extra}
-    inventory = [INVENTORY]
+    inventory = [*among]
     if hostvars:
         inventory.append(place / "hosts.yml")
-        inventory[1].write_text(json.dumps({"gateways": {"hosts": {GATEWAY: hostvars}}}))
+        inventory[-1].write_text(json.dumps({"gateways": {"hosts": {gateway: hostvars}}}))
     play = fleet.play(
-        "playbooks/fleet-doctor.yml", "--limit", GATEWAY, *arguments, inventory=inventory, **given
+        "playbooks/fleet-doctor.yml", "--limit", gateway, *arguments, inventory=inventory, **given
     )
     assert report.exists(), play.output
     found: list[dict[str, Any]] = json.loads(report.read_text())["findings"]

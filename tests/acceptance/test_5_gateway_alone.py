@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from .fleet import INVENTORY, Fleet
+from .test_5_doctor import codes, look
 
 NAME = "gw-c"
 
@@ -40,6 +41,25 @@ def test_it_starts_and_answers_nobody(fleet: Fleet, alone: str) -> None:
         assert fleet.turn(alone, agent_id).status == 400, agent_id
     assert fleet.turn(alone, "coach-anna", token="0" * 48).status == 401
     assert fleet.heard(after=before) == []
+
+
+def test_the_app_does_not_know_it_yet(
+    fleet: Fleet, alone: str, inventory: list[Path], tmp_path: Path
+) -> None:
+    def forget() -> None:
+        fleet.orm(f"Gateway.objects.filter(name={alone!r}).delete()")
+
+    forget()
+    play, found = look(fleet, tmp_path, gateway=alone, among=inventory)
+    assert codes(found) == ["gateway-unknown"], play.output
+    play, found = look(fleet, tmp_path, "--tags", "fix", gateway=alone, among=inventory)
+    assert (codes(found), play.rc) == ([], 0), play.output
+    forget()
+    # As its page says, although it has no coach.
+    play = fleet.provision(None, "--limit", alone, inventory=inventory)
+    assert play.rc == 0 and len(play.changed) == 1, play.output
+    play, found = look(fleet, tmp_path, gateway=alone, among=inventory)
+    assert (codes(found), play.rc) == ([], 0), play.output
 
 
 def test_it_is_not_silently_dead(fleet: Fleet, alone: str, inventory: list[Path]) -> None:

@@ -168,6 +168,32 @@ def test_one_that_takes_all_it_can_get_is_nobody_elses_trouble(fleet: Fleet, san
     assert sandboxes.of(ANNA).id != sandbox.id
 
 
+FILL = """
+import os
+os.mkdir("/workspace/many")
+for number in range(60_000):
+    open(f"/workspace/many/{number}", "w").close()
+"""
+
+
+def test_one_that_fills_its_workspace_is_ended(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    """With more files than a workspace may have; in bytes it would be the same."""
+    sandboxes.clients(ANNA)
+    sandbox, many = sandboxes.of(ANNA), f"{sandboxes.workspace(ANNA)}/many"
+    for coach in (BEN, CLARA):
+        sandboxes.clients(coach)
+    others = {coach: sandboxes.of(coach).id for coach in (BEN, CLARA)}
+    try:
+        fleet.machine.run("docker exec %s python3 -c %s", sandbox.id, FILL)
+        until("it to be ended", lambda: sandbox.id not in sandboxes.docker("ps", "--quiet", "--no-trunc"))
+        said = fleet.sh("journalctl --unit=claw-sandbox-workspaces --lines=1 --output=cat")
+        assert f"{sandboxes.workspace(ANNA)} holds more than 50000 files" in said
+        assert {coach: sandboxes.of(coach).id for coach in others} == others
+    finally:
+        fleet.sh(f"rm -rf {many}")
+    assert "A client of coach-anna" in sandboxes.clients(ANNA)
+
+
 @pytest.mark.parametrize("deed", ["kill", "stop --time=0", "rm --force"])
 def test_one_that_ended_by_hand_is_back_at_the_next_turn(
     fleet: Fleet, sandboxes: Sandboxes, deed: str

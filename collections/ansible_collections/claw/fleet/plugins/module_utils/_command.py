@@ -35,6 +35,8 @@ def run(command: Sequence[str], place: Path, environment: Mapping[str, str]) -> 
             text=True,
             timeout=_SECONDS,
             check=False,
+            # mmdebstrap ends every process of its group, us too, where it cannot write.
+            start_new_session=True,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CommandError(f"cannot run {command[0]}: {error}") from error

@@ -36,6 +36,9 @@ _BASE = "claw.fleet.base"
 _TRIED = "claw.fleet.tried"
 """Of the containers in which an image is tried."""
 _DIGITS = 16
+_ROOM = "/var/tmp"  # noqa: S108 - for a directory of our own
+"""Where a base is made: beyond /tmp, which may be memory, for this is some 200 MB."""
+_FULL_BYTES = 2**20
 _BUILD_SECONDS = 1800
 _PROOF_SECONDS = 120
 _WORDS = 1500
@@ -254,8 +257,7 @@ class Images:
         program = shutil.which("mmdebstrap")
         if program is None:
             raise ImageError("mmdebstrap is missing on the machine: apt-get install mmdebstrap")
-        # Beyond /tmp, which may be memory: this is some 200 MB.
-        with tempfile.TemporaryDirectory(prefix="claw-base-", dir="/var/tmp") as place:
+        with tempfile.TemporaryDirectory(prefix="claw-base-", dir=_ROOM) as place:
             tree = Path(place) / "root.tar"
             command = [program, "--quiet", "--variant=minbase", f"--include={','.join(base.packages)}"]
             hook = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
@@ -264,7 +266,10 @@ class Images:
             try:
                 _command.run(command, Path(place), os.environ)
             except _command.CommandError as error:
-                raise ImageError(f"Debian's packages make no base, {error}") from error
+                # Of a disk that is full mmdebstrap says nothing.
+                full = shutil.disk_usage(place).free < _FULL_BYTES
+                cure = f". {_ROOM} is full; make room in it, some 300 MB" if full else ""
+                raise ImageError(f"Debian's packages make no base, {error}{cure}") from error
             with self._engine.asked_to("import the base"):
                 # The tag within the name: Podman does not heed another.
                 self._client.api.import_image(

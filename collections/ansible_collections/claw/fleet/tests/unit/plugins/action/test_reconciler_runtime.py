@@ -67,7 +67,8 @@ def test_it_is_the_same_wherever_it_was_built(sources: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "left", [".hypothesis/examples/1", "tests/unit/.hypothesis/unicode_data/1", "changelogs/.plugin-cache.yaml"]
+    "left",
+    [".hypothesis/examples/1", "tests/unit/.hypothesis/unicode_data/1", "changelogs/.plugin-cache.yaml"],
 )
 def test_what_tools_leave_behind_is_no_part_of_it(sources: Path, tmp_path: Path, left: str) -> None:
     galaxy = yaml.safe_load((OURS / "galaxy.yml").read_text())
