@@ -122,8 +122,8 @@ def test_a_new_image_comes_to_each_agent_once_she_is_idle(
 def _parted(play: Play) -> tuple[list[Any], list[str]]:
     """What a play told of what it changed; and, apart from that, whose containers it replaced."""
     told, replaced = [], []
-    for gateway, task, differences in play.diffs():
-        for difference in differences:
+    for gateway, task, shown in play.diffs():
+        for difference in shown if isinstance(shown, list) else [shown]:
             if difference.get("before_header") == "containers":
                 replaced += difference["before"].splitlines()
             else:
@@ -242,7 +242,9 @@ def test_an_engine_that_stops_while_it_builds(fleet: Fleet, sandboxes: Sandboxes
         fleet.sh("systemctl stop docker.socket docker.service")
         play = run.result()
     said = " ".join(play.output.split())
-    assert play.rc != 0 and "build the image" in said and "Traceback" not in said, play.output
+    # Where an engine has the steps from before, the first container is the one in which the image is tried.
+    assert play.rc != 0 and "Traceback" not in said, play.output
+    assert "could not build the image" in said or "could not try the image" in said, play.output
     again = sandboxes.rebuilt(sandbox_openapi=document)
     assert again.result(GATEWAYS[0], BUILD)["changed"] is True
     assert len(sandboxes.images().keys() - images.keys()) == 1

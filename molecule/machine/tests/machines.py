@@ -70,6 +70,26 @@ hearing.join()
 print(*sorted(open_ports))
 """
 
+# Every UDP port: whoever listens here answers.
+_ASK = """
+import contextlib, socket, sys, time
+target = sys.argv[1]
+asking = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM)
+asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
+asking.setblocking(False)
+answered = set()
+for _ in range(2):
+    for port in range(1, 65536):
+        asking.sendto(b"who is there?", (target, port))
+        if port % 500 == 0:
+            time.sleep(0.005)
+    time.sleep(1)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            answered.add(asking.recvfrom(200)[1][1])
+print(*sorted(answered))
+"""
+
 # Who listens, for everybody, where some of it is named and some is not.
 PORTS = (8443, 9100, 9200, 9300, 47111)
 _LISTEN = f"""
@@ -78,8 +98,15 @@ def serve(port):
     server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
     while True:
         server.accept()[0].close()
+def answer(port):
+    server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    server.bind(("::", port))
+    while True:
+        words, asker = server.recvfrom(200)
+        server.sendto(words, asker)
 for port in {PORTS}:
     threading.Thread(target=serve, args=(port,)).start()
+    threading.Thread(target=answer, args=(port,)).start()
 """
 # Somebody else's firewall, which the distribution's service loads after it has removed everybody's, and an engine's rules.
 _OPERATORS = """#!/usr/sbin/nft -f
@@ -116,11 +143,14 @@ def addresses(machine: str) -> dict[str, str]:
     return {"IPv4": four, "IPv6": six}
 
 
-def scan(machine: str, family: str) -> set[int]:
-    """The TCP ports of a machine that answer, as the other machine sees them."""
-    other = OLD if machine == NEW else NEW
-    told = docker("exec", BENCH.container(other), "python3", "-c", _SCAN, addresses(machine)[family])
-    return {int(port) for port in told.split()}
+def scan(machine: str, family: str) -> dict[str, set[int]]:
+    """The ports of a machine that answer, as the other machine sees them, by protocol."""
+    other, target = OLD if machine == NEW else NEW, addresses(machine)[family]
+    found = {}
+    for protocol, program in (("TCP", _SCAN), ("UDP", _ASK)):
+        told = docker("exec", BENCH.container(other), "python3", "-c", program, target)
+        found[protocol] = {int(port) for port in told.split()}
+    return found
 
 
 def furnish(machine: str) -> None:

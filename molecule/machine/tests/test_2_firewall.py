@@ -22,7 +22,10 @@ from machines import (
 )
 
 # SSH, and what the inventory names for everybody or for that family's networks.
-SEEN = {"IPv4": {22, 8443, 9300}, "IPv6": {22, 8443, 9200}}
+SEEN: dict[str, dict[str, set[int]]] = {
+    "IPv4": {"TCP": {22, 8443, 9300}, "UDP": set()},
+    "IPv6": {"TCP": {22, 8443, 9200}, "UDP": set()},
+}
 FAMILIES = tuple(SEEN)
 TRIAL = "/etc/systemd/system/claw-firewall-trial.service.d/fault.conf"
 
@@ -49,7 +52,8 @@ def test_a_scan_sees_what_is_named_and_nothing_else(machine: str, family: str) -
 def test_a_scan_sees_what_listens_where_there_is_no_firewall() -> None:
     """So that the others prove something; and what is taken away is put back by a reload."""
     sh(OLD, "nft delete table inet claw_machine")
-    assert {22, 9100, 47111} <= scan(OLD, "IPv4")
+    found = scan(OLD, "IPv4")
+    assert {22, 9100, 47111} <= found["TCP"] and {9100, 47111} <= found["UDP"]
     came = applied(OLD)
     assert came.changed == 1, came.output
     assert scan(OLD, "IPv4") == SEEN["IPv4"]

@@ -132,7 +132,9 @@ class Images:
         try:
             self._prove(image, command)
         except ImageError:
-            self._clear()
+            # What is not removed now the next build removes.
+            with contextlib.suppress(ImageError):
+                self._clear()
             raise
         with self._engine.asked_to("name the image"):
             image.tag(self.name, tag_of(inputs))
