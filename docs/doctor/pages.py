@@ -13,7 +13,7 @@ REMEDIES = {
     "enable": "enables the unit",
     "restart": "restarts the unit, which gives turns that are under way their time",
     "reload": "reloads the unit",
-    "gateway": "runs the role gateway, which restarts the gateway where its config or unit was another",
+    "gateway": "runs the role gateway, which restarts the gateway where its config or unit was another, or it runs without its guard",
     "proxy": "runs the role proxy",
     "sandbox": "runs the role sandbox",
     "coaches": "runs the role coaches",

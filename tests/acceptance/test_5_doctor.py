@@ -142,15 +142,17 @@ def without_entry(fleet: Fleet) -> None:
 def lost_sight(fleet: Fleet) -> None:
     """Have a gateway that serves the roster without the coach, and does not notice that she is in it again.
 
-    A roster that is as it was when the gateway comes to read it is the last one that it looks at.
+    A roster that is as it was when the gateway comes to read it is the last one that it looks at; what it says of its files
+    is of what they hold, and that it applied others.
     """
     fleet.sh(kept(f"{CONFIG}/agents.json"))
     without_entry(fleet)
 
     def unnoticed() -> bool:
         fleet.sh(f"cd {CONFIG} && cp -p agents.json same && mv same agents.json && sleep 2")
-        fleet.sh(f"cp -p {ASIDE}/kept {CONFIG}/again && mv {CONFIG}/again {CONFIG}/agents.json && sleep 2")
-        if COACH not in fleet.served(GATEWAY):
+        fleet.sh(f"cp -p {ASIDE}/kept {CONFIG}/again && mv {CONFIG}/again {CONFIG}/agents.json && sleep 8")
+        told = fleet.config(GATEWAY)
+        if told["configRevisionHash"] != told["appliedConfigHash"]:
             return True
         without_entry(fleet)
         return False
@@ -221,8 +223,9 @@ NO_RECONCILER = (
 )
 EXTRA = "/etc/systemd/system/claw-extra.service"
 GREEDY = (
-    f"place=$(systemctl show -P ControlGroup {UNIT}); memory=/sys/fs/cgroup/memory$place; test -d $memory || "
-    "memory=/sys/fs/cgroup$place; ! sh -c 'echo $$ >'$memory'/cgroup.procs; echo 1000 >/proc/$$/oom_score_adj; "
+    f'place="$(systemctl show -P ControlGroup {UNIT})"; group="/sys/fs/cgroup/memory$place"; '
+    'test -d "$group" || group="/sys/fs/cgroup$place"; export group; '
+    '! sh -c \'echo $$ >"$group/cgroup.procs" && echo 1000 >/proc/$$/oom_score_adj && '
     'exec python3 -c "kept = [bytearray(10**8) for _ in range(100)]"\''
 )
 """A process among the gateway's that takes more than all of them may have: the kernel ends it."""

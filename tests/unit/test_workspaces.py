@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import runpy
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -54,3 +57,36 @@ def test_no_link_is_followed(tmp_path: Path, holds: Holds) -> None:
 
 def test_a_workspace_that_is_gone_holds_nothing(tmp_path: Path, holds: Holds) -> None:
     assert holds(tmp_path / "none", 1, 1) is None
+
+
+NOBODY = 65534
+
+
+@contextmanager
+def a_workspace_of_nobodys() -> Iterator[Path]:
+    """Within the block we are nobody too: root may look at everything."""
+    us = os.geteuid()
+    if us == 0:
+        os.seteuid(NOBODY)
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            yield Path(place)
+            Path(place).chmod(0o700)
+    finally:
+        os.seteuid(us)
+
+
+def test_a_directory_that_is_shut_could_hold_anything(holds: Holds) -> None:
+    with a_workspace_of_nobodys() as workspace:
+        (workspace / "shut").mkdir(mode=0)
+        try:
+            assert holds(workspace, 10**9, 100) == "a directory that is shut"
+        finally:
+            (workspace / "shut").chmod(0o700)
+
+
+def test_a_workspace_that_may_not_be_looked_at_is_not_an_empty_one(holds: Holds) -> None:
+    with a_workspace_of_nobodys() as workspace:
+        workspace.chmod(0)
+        with pytest.raises(PermissionError):
+            holds(workspace, 10**9, 100)

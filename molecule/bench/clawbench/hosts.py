@@ -210,8 +210,9 @@ def host_options(cgroups: int, driver: str, *, engine: bool = False) -> list[str
         driver: who makes its groups, "cgroupfs" or "systemd".
         engine: whether the host is to run containers of its own.
     """
-    # SYS_ADMIN: the mounts of hardened units. SYS_PTRACE: their user namespaces. NET_ADMIN: their firewall.
-    options = ["--cap-add=SYS_ADMIN", "--cap-add=SYS_PTRACE", "--cap-add=NET_ADMIN"]
+    # SYS_ADMIN: the mounts of hardened units. SYS_PTRACE: their user namespaces. NET_ADMIN: their firewall. DAC_READ_SEARCH: one
+    # that looks how much workspaces hold.
+    options = [f"--cap-add={name}" for name in ("SYS_ADMIN", "SYS_PTRACE", "NET_ADMIN", "DAC_READ_SEARCH")]
     options += ["--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"]
     # Limits of units are enforced only in the real hierarchy. The parent's name keeps the engine's out of it.
     options += ["--cgroupns=host", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw"]

@@ -258,7 +258,7 @@ CODES: dict[str, Code] = {
         ERROR, "The gateway runs without its guard",
         "Nothing but the sandbox itself keeps its agents' tools in bounds, so nobody new is given any.",
         "Its agents have sandboxes, and the plugin claw-fleet-guard is not among those that it has loaded.",
-        f"{SITE}; `journalctl -u {{unit}}` says why it was not loaded.", (GATEWAY, RESTART)),
+        f"{SITE}; `journalctl -u {{unit}}` says why it was not loaded.", (GATEWAY,)),
     # Its agents
     "roster-broken": Code(
         ERROR, "The roster is gone or cut off",

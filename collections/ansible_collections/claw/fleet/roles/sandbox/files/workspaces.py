@@ -28,7 +28,10 @@ def main(docker_host: str, most_bytes: int, most_files: int, seconds: float) -> 
     while True:
         for container in client.containers.list(filters={"label": _LABEL}, ignore_removed=True):
             for source in _workspaces(container.attrs):
-                held = holds(Path(source), most_bytes, most_files)
+                try:
+                    held = holds(Path(source), most_bytes, most_files)
+                except PermissionError as error:
+                    sys.exit(f"Nobody watches what workspaces hold, as this may not read them: {error}")
                 if held is not None:
                     _LOG.warning("%s holds %s; its sandbox is ended. Make room in it.", source, held)
                     _end(container)
@@ -36,12 +39,18 @@ def main(docker_host: str, most_bytes: int, most_files: int, seconds: float) -> 
 
 
 def holds(workspace: Path, most_bytes: int, most_files: int) -> str | None:
-    """What it holds too much of, in words, or None."""
+    """What it holds too much of, in words, or None. PermissionError where it may not be looked at."""
     count = used = 0
     left = [workspace]
     while left:
+        place = left.pop()
         try:
-            entries = list(os.scandir(left.pop()))
+            entries = list(os.scandir(place))
+        except PermissionError:
+            if place == workspace:
+                raise
+            # Without root's rights a directory can be shut, and whatever is in it would not count.
+            return "a directory that is shut"
         except OSError:
             # It went away meanwhile.
             continue
