@@ -149,8 +149,10 @@ def lost_sight(fleet: Fleet) -> None:
     without_entry(fleet)
 
     def unnoticed() -> bool:
-        fleet.sh(f"cd {CONFIG} && cp -p agents.json same && mv same agents.json && sleep 2")
-        fleet.sh(f"cp -p {ASIDE}/kept {CONFIG}/again && mv {CONFIG}/again {CONFIG}/agents.json && sleep 8")
+        her, without = f"cp -p {ASIDE}/kept again && mv again agents.json", "mv same agents.json"
+        fleet.sh(
+            f"cd {CONFIG} && cp -p agents.json same && {her} && {without} && sleep 3 && {her} && sleep 8"
+        )
         told = fleet.config(GATEWAY)
         if told["configRevisionHash"] != told["appliedConfigHash"]:
             return True
@@ -181,11 +183,11 @@ def taken_by_the_provider(fleet: Fleet) -> None:
 
 
 def job_that_fails(fleet: Fleet) -> None:
-    """A job of the coach's whose model there is none of, and which has run."""
+    """A job of the coach's that the provider refuses, and which has run."""
     job = fleet.call(
         GATEWAY, "cron.add", name="evening", agentId=COACH, schedule={"kind": "every", "everyMs": 5000},
         sessionTarget="isolated", wakeMode="now", delivery={"mode": "none"},
-        payload={"kind": "agentTurn", "message": "write", "model": "stand-in/none"},
+        payload={"kind": "agentTurn", "message": "status:400"},
     )  # fmt: skip
     assert job["ok"], job
 

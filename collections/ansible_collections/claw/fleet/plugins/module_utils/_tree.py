@@ -115,8 +115,8 @@ def build(
     """
 
     def fill(place: Path) -> None:
-        (place / "package.json").write_bytes(lock.package)
-        (place / "package-lock.json").write_bytes(lock.content)
+        _durable.write(place / "package.json", lock.package, mode=0o644)
+        _durable.write(place / "package-lock.json", lock.content, mode=0o644)
         command = [*npm, "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund"]
         cache = place / ".npm-cache"
         command += [f"--cache={cache}"] if private_cache else []

@@ -158,8 +158,7 @@ def _make(runtime: Path, params: dict[str, Any]) -> None:
 
 def _install_packages(runtime: Path, params: dict[str, Any], environment: Mapping[str, str]) -> None:
     lock = runtime / "requirements.lock"
-    lock.write_text(params["requirements"], encoding="utf-8")
-    lock.chmod(0o644)
+    _durable.write(lock, params["requirements"].encode(), mode=0o644)
     venv = runtime / "venv"
     _command.run([sys.executable, "-m", "venv", str(venv)], runtime, environment)
     command = [
