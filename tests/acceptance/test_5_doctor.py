@@ -149,6 +149,7 @@ def lost_sight(fleet: Fleet) -> None:
     without_entry(fleet)
 
     def unnoticed() -> bool:
+        # It reads a file within a second or two; that it will not is told by nothing but time.
         her, without = f"cp -p {ASIDE}/kept again && mv again agents.json", "mv same agents.json"
         fleet.sh(
             f"cd {CONFIG} && cp -p agents.json same && {her} && {without} && sleep 3 && {her} && sleep 8"

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ansible_collections.claw.fleet.plugins.module_utils._durable import as_user
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "collections/ansible_collections/claw/fleet/roles/sandbox/files/workspaces.py"
@@ -65,15 +66,10 @@ NOBODY = 65534
 @contextmanager
 def a_workspace_of_nobodys() -> Iterator[Path]:
     """Within the block we are nobody too: root may look at everything."""
-    us = os.geteuid()
-    if us == 0:
-        os.seteuid(NOBODY)
-    try:
-        with tempfile.TemporaryDirectory() as place:
-            yield Path(place)
-            Path(place).chmod(0o700)
-    finally:
-        os.seteuid(us)
+    whom = (NOBODY, NOBODY) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    with as_user(*whom), tempfile.TemporaryDirectory() as place:
+        yield Path(place)
+        Path(place).chmod(0o700)
 
 
 def test_a_directory_that_is_shut_could_hold_anything(holds: Holds) -> None:

@@ -270,7 +270,7 @@ class Images:
             except _command.CommandError as error:
                 # Of a disk that is full mmdebstrap says nothing.
                 full = shutil.disk_usage(place).free < _FULL_BYTES
-                cure = f". {_ROOM} is full; make room in it, some 300 MB" if full else ""
+                cure = f". {_ROOM} is full; make room in it, some 200 MB" if full else ""
                 raise ImageError(f"Debian's packages make no base, {error}{cure}") from error
             with self._engine.asked_to("import the base"):
                 # The tag within the name: Podman does not heed another.

@@ -115,8 +115,7 @@ def build(
     """
 
     def fill(place: Path) -> None:
-        _durable.write(place / "package.json", lock.package, mode=0o644)
-        _durable.write(place / "package-lock.json", lock.content, mode=0o644)
+        _write_lock(place, lock.package, lock.content)
         command = [*npm, "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund"]
         cache = place / ".npm-cache"
         command += [f"--cache={cache}"] if private_cache else []
@@ -144,12 +143,16 @@ def _node_alone(
     module = f"node_modules/{name}"
     packages = {"": wanted, module: {**content["packages"][module], "optional": False}}
     place.mkdir()
-    (place / "package.json").write_text(json.dumps(wanted))
-    (place / "package-lock.json").write_text(
-        json.dumps({**wanted, "lockfileVersion": 3, "packages": packages})
-    )
+    locked = {**wanted, "lockfileVersion": 3, "packages": packages}
+    _write_lock(place, json.dumps(wanted).encode(), json.dumps(locked).encode())
     _command.run(command, place, settings)
     return Tree(place, arch).node
+
+
+def _write_lock(place: Path, package: bytes, content: bytes) -> None:
+    """What npm installs by."""
+    _durable.write(place / "package.json", package, mode=0o644)
+    _durable.write(place / "package-lock.json", content, mode=0o644)
 
 
 def pack(archive: Path, tree: Tree) -> bool:
