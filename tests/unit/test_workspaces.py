@@ -81,8 +81,12 @@ def test_a_directory_that_is_shut_could_hold_anything(holds: Holds) -> None:
             (workspace / "shut").chmod(0o700)
 
 
-def test_a_workspace_that_may_not_be_looked_at_is_not_an_empty_one(holds: Holds) -> None:
+def test_who_shuts_her_workspace_ends_nobodys_watch(holds: Holds) -> None:
     with a_workspace_of_nobodys() as workspace:
         workspace.chmod(0)
-        with pytest.raises(PermissionError):
-            holds(workspace, 10**9, 100)
+        assert holds(workspace, 10**9, 100) == "a directory that is shut"
+
+
+def test_a_workspace_that_may_not_be_looked_at_is_not_an_empty_one(holds: Holds) -> None:
+    with a_workspace_of_nobodys(), pytest.raises(PermissionError):
+        holds(Path("/root"), 10**9, 100)

@@ -39,7 +39,7 @@ def main(docker_host: str, most_bytes: int, most_files: int, seconds: float) -> 
 
 
 def holds(workspace: Path, most_bytes: int, most_files: int) -> str | None:
-    """What it holds too much of, in words, or None. PermissionError where it may not be looked at."""
+    """What it holds too much of, in words, or None. PermissionError where it is not ours, and we lack the right to look."""
     count = used = 0
     left = [workspace]
     while left:
@@ -47,9 +47,9 @@ def holds(workspace: Path, most_bytes: int, most_files: int) -> str | None:
         try:
             entries = list(os.scandir(place))
         except PermissionError:
-            if place == workspace:
+            if place == workspace and place.stat().st_uid != os.geteuid():
                 raise
-            # Without root's rights a directory can be shut, and whatever is in it would not count.
+            # Whoever looks as its owner can be shut out by it, and whatever is in it would not count.
             return "a directory that is shut"
         except OSError:
             # It went away meanwhile.
