@@ -153,7 +153,7 @@ def command(
         taken = Taken(time.monotonic() - began, lines)
     if process.returncode != 0:
         raise BenchmarkError(
-            f"`{' '.join(map(str, words))}` ended with {process.returncode}:\n{taken.output[-3000:]}"
+            f"`{' '.join(map(str, words))}` ended with {process.returncode}:\n{taken.output}"
         )
     return taken
 

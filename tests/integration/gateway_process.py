@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._supervisor import Unit
 
 ROOT = Path(__file__).resolve().parents[2]
 PROVIDER = ROOT / "molecule" / "bench" / "provider" / "provider.py"
+BEFORE_IT = ROOT / "collections/ansible_collections/claw/fleet/roles/gateway/files/half_made.py"
 ARCHITECTURES = {"x86_64": "x64", "aarch64": "arm64"}
 
 
@@ -46,6 +48,7 @@ class GatewayProcess:
         self.provider_port = free_port()
         self.port = free_port()
         self.restarts = False
+        self._looking = threading.Lock()
         self._tree = tree
         self._process: subprocess.Popen[bytes] | None = None
         self._provider: subprocess.Popen[bytes] | None = None
@@ -53,20 +56,23 @@ class GatewayProcess:
 
     def state(self) -> UnitState:
         """As a supervisor: how the process is. With ``restarts`` it is started anew when it has ended."""
-        if self._process is None:
-            return UnitState("inactive", "dead", 0, "success", 0)
-        status = self._process.poll()
-        if status is None:
-            return UnitState("active", "running", self._process.pid, "success", 0)
-        if self.restarts and status != 78:
-            self.start()
-            return self.state()
-        return UnitState("failed", "failed", 0, "exit-code", status)
+        # Several may ask at once, and one of them starts it.
+        with self._looking:
+            if self._process is None:
+                return UnitState("inactive", "dead", 0, "success", 0)
+            status = self._process.poll()
+            if status is not None and self.restarts and status != 78:
+                self.start()
+                status = None
+            if status is None:
+                return UnitState("active", "running", self._process.pid, "success", 0)
+            return UnitState("failed", "failed", 0, "exit-code", status)
 
     def start(self) -> None:
         """As a supervisor: start the process."""
         log = (self.place / "gateway.log").open("ab")
         gateway = self.gateway
+        subprocess.run([sys.executable, "-I", BEFORE_IT, self.state_dir], stdout=log, stderr=log, check=True)
         command = [gateway.node, gateway.entry, "gateway", "--port", str(self.port), "--bind", "loopback"]
         self._process = subprocess.Popen(
             command,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +303,45 @@ def test_a_gateway_that_dies_over_the_change_is_waited_for(process: GatewayProce
     finally:
         killer.join()
         process.restarts = False
+
+
+def test_first_turns_survive_a_gateway_that_dies_among_them(process: GatewayProcess, agents: Agents) -> None:
+    wanted = [row(f"first-{number}") for number in range(6)]
+    run(agents, *wanted)
+    process.restarts = True
+    pid = process.state().pid
+
+    def kill_after_one() -> None:
+        wait_for(
+            "somebody's first turn",
+            lambda: any(Path(process.gateway.state_dir).glob("agents/first-*/agent/*.sqlite*")),
+        )
+        process.kill()
+
+    killer = threading.Thread(target=kill_after_one)
+    killer.start()
+    try:
+        done = Activation(process.gateway, text="hi", expect="SOULMARK-", timeout=60, parallel=2).run(
+            [{**each, "status": "provisioning"} for each in wanted]
+        )
+    finally:
+        killer.join()
+        process.restarts = False
+    assert process.state().pid != pid
+    assert [each.get("error") for each in done.results] == [None] * 6
+
+
+def test_a_gateway_starts_that_was_killed_while_it_began_a_database(
+    process: GatewayProcess, agents: Agents
+) -> None:
+    run(agents, row("nora"))
+    process.stop()
+    path = Path(entry(process, "nora")["agentDir"]) / "openclaw-agent.sqlite"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+    process.start_ready()
+    assert "SOULMARK-nora" in say(process.gateway, "nora", "who are you")
 
 
 def test_a_gateway_that_dies_of_the_change_gets_its_old_roster_back_and_is_heard(

@@ -14,7 +14,12 @@ from typing import NamedTuple
 
 from ansible_collections.claw.fleet.plugins.module_utils import _coach, _durable
 from ansible_collections.claw.fleet.plugins.module_utils._coach import Row
-from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError, GatewayRefused
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
+    Gateway,
+    GatewayError,
+    GatewayRefused,
+    GatewayUnreachable,
+)
 from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest
 
 _SESSION = "activation"
@@ -88,6 +93,13 @@ class Activation:
                 if error.status not in _ITS_OWN:
                     raise
                 time.sleep(pause)
+            except GatewayUnreachable as error:
+                # A turn that took too long would take it again. Otherwise the process has ended, as over want of memory,
+                # and where it comes back those who are still to speak need not wait for another run.
+                if isinstance(error.__cause__, TimeoutError):
+                    raise
+                time.sleep(pause)
+                self._gateway.wait_ready(self._timeout)
         return self._gateway.turn(agent_id, self._text, _SESSION, self._timeout)
 
     def _remember(self, answered: set[str]) -> None:

@@ -185,7 +185,8 @@ class Gateway:
         deadline = time.monotonic() + timeout
         while True:
             state = self.unit_state()
-            if not state.running:
+            # One that is ending may be about to start again; if it is not, it will have ended.
+            if not state.running and state.active != "deactivating":
                 raise GatewayError(self.describe_end(state))
             if state.active == "active" and self.ready():
                 return state

@@ -40,7 +40,7 @@ FAILED = UnitState("failed", "failed", 0, "exit-code", 78)
 
 
 class Answers:
-    """A server that answers each path by a list of (status, JSON), of which the last one stays."""
+    """A server that answers each path by a list of (status, JSON), of which the last one stays; 0 is to hang up."""
 
     def __init__(self) -> None:
         self.of: dict[str, list[tuple[int, Any]]] = {"/readyz": [(200, {"ready": True})]}
@@ -80,6 +80,9 @@ def answers() -> Iterator[Answers]:
             body = json.loads(self.rfile.read(length)) if length else None
             found.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
             status, answer = found.next(self.path)
+            if not status:
+                self.close_connection = True
+                return
             data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
@@ -375,6 +378,33 @@ def test_a_first_turn_that_the_gateway_fails_is_taken_again(
     assert "upstream" in activation(gateway).run([row(3)]).results[0]["error"]["reason"]
     answers.of["/v1/responses"] = [(400, {"error": {"message": "no such agent"}}), answer("hello")]
     assert "no such agent" in activation(gateway).run([row(2)]).results[0]["error"]["reason"]
+
+
+def test_first_turns_go_on_with_a_gateway_that_ended_and_came_back(tmp_path: Path, answers: Answers) -> None:
+    ending = UnitState("deactivating", "stop-sigterm", 0, "signal", 9)
+    coming = UnitState("activating", "auto-restart", 0, "signal", 9)
+    gateway = gateway_at(tmp_path, answers.port, Scripted(RUNNING, ending, coming, RUNNING))
+    answers.of["/v1/responses"] = [(0, None), answer("hello")]
+    assert "error" not in activation(gateway).run([row(1)]).results[0]
+
+
+def test_first_turns_end_with_a_gateway_that_stays_away(tmp_path: Path, answers: Answers) -> None:
+    ending = UnitState("deactivating", "stop-sigterm", 0, "exit-code", 78)
+    gateway = gateway_at(tmp_path, answers.port, Scripted(RUNNING, ending, FAILED))
+    answers.of["/v1/responses"] = [(0, None), answer("hello")]
+    assert "it refuses its config" in activation(gateway).run([row(1)]).results[0]["error"]["reason"]
+
+
+def test_a_first_turn_that_takes_too_long_is_not_taken_again(
+    gateway: OfflineGateway, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_arguments: object, **_more: object) -> None:
+        answers.requests.append(("turn", {}, None))
+        raise GatewayUnreachable("gateway gw-a does not answer: timed out") from TimeoutError("timed out")
+
+    monkeypatch.setattr(Gateway, "turn", slow)
+    assert "timed out" in activation(gateway).run([row(1)]).results[0]["error"]["reason"]
+    assert [path for path, _headers, _body in answers.requests].count("turn") == 1
 
 
 @pytest.mark.parametrize(
