@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,24 @@ def test_agents_have_no_tools(machine: Any, name: str) -> None:
     assert [request["number"] for request in requests if request["tools"]] == []
 
 
-def test_gateway_that_is_killed_comes_back(machine: Any) -> None:
+BEGIN = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('PRAGMA journal_mode = WAL')"
+
+
+@pytest.fixture
+def begun(machine: Any) -> Iterator[str]:
+    """A database that a gateway has begun to make for an agent, as it is left where the gateway is killed over it."""
+    gateway = described(machine, "gw-a")
+    agent = f"{gateway['state_dir']}/agents/begun"
+    path = f"{agent}/agent/openclaw-agent.sqlite"
+    as_gateway = f"runuser -u {gateway['user']} --"
+    machine.check_output(f"{as_gateway} mkdir -p {agent}/agent")
+    machine.check_output(f"{as_gateway} python3 -c %s %s", BEGIN, path)
+    assert machine.file(path).exists
+    yield path
+    machine.check_output("rm -rf %s", agent)
+
+
+def test_gateway_that_is_killed_comes_back(machine: Any, begun: str) -> None:
     before = machine.check_output("systemctl show -P MainPID %s", unit("gw-a"))
     machine.check_output("systemctl kill --signal=KILL --kill-who=main %s", unit("gw-a"))
     until(
@@ -120,6 +138,7 @@ def test_gateway_that_is_killed_comes_back(machine: Any) -> None:
         hint=f"Look at it with: docker exec {CONTAINER} systemctl status {unit('gw-a')}",
     )
     wait_ready(machine, "gw-a")
+    assert not machine.file(begun).exists
 
 
 def test_everything_comes_back_after_a_power_cut(machine: Any) -> None:
