@@ -22,6 +22,12 @@ options:
   port:
     description: The port to look at where no gateway of this name exists yet.
     type: int
+  wait:
+    description:
+      - How many seconds to wait at most for one that exists to be ready.
+      - One that is stopped, or has failed, is not waited for.
+    type: int
+    default: 0
 attributes:
   check_mode:
     support: full
@@ -104,6 +110,7 @@ port_gateway:
 """
 
 import http.client
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +126,16 @@ from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
 _ENDPOINTS = ("/v1/responses", "/v1/chat/completions")
 
 
-def look(name: str, port: int | None) -> dict[str, Any]:
+def look(name: str, port: int | None, wait: int = 0) -> dict[str, Any]:
     """What the module returns."""
     found: dict[str, Any] = {"exists": (Path(DEFAULT_CONFIG_ROOT) / name / "gateway.json").exists()}
     if found["exists"]:
         gateway = Gateway.load(name)
         port = gateway.port if port is None else port
+        if wait:
+            # What it came to is told below.
+            with suppress(GatewayError):
+                gateway.wait_ready(wait)
         found |= _ask(gateway)
     return found | {
         "port_user": _processes.listener(port),
@@ -173,11 +184,16 @@ def _status(gateway: Gateway, path: str, headers: dict[str, str]) -> int:
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
-        argument_spec={"gateway": {"type": "str", "required": True}, "port": {"type": "int"}},
+        argument_spec={
+            "gateway": {"type": "str", "required": True},
+            "port": {"type": "int"},
+            "wait": {"type": "int", "default": 0},
+        },
         supports_check_mode=True,
     )
+    given = module.params
     try:
-        module.exit_json(changed=False, **look(module.params["gateway"], module.params["port"]))
+        module.exit_json(changed=False, **look(given["gateway"], given["port"], given["wait"]))
     except (GatewayError, _durable.DurableError) as error:
         module.fail_json(msg=str(error))
 

@@ -12,8 +12,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.claw.fleet.plugins.module_utils import _processes
-from ansible_collections.claw.fleet.plugins.module_utils._gateway import other_gateway
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
+    Gateway,
+    GatewayError,
+    other_gateway,
+)
 from ansible_collections.claw.fleet.plugins.modules import gateway_info
+from ansible_collections.claw.fleet.tests.unit.plugins.offline import offline_gateway
 
 
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
@@ -36,3 +41,22 @@ def test_a_port_of_another_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert other_gateway("gw-a", 18789, root) == ""
     assert other_gateway("gw-c", 18909, root) == ""
     assert gateway_info.look("gw-c", 18789)["exists"] is False
+
+
+def test_one_that_exists_is_waited_for_and_told_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, waited = offline_gateway(tmp_path), []
+
+    def wait_ready(_gateway: Gateway, timeout: float) -> None:
+        waited.append(timeout)
+        raise GatewayError("it is not ready")
+
+    monkeypatch.setattr(Gateway, "wait_ready", wait_ready)
+    monkeypatch.setattr(Gateway, "load", lambda _name: gateway)
+    monkeypatch.setattr(gateway_info, "DEFAULT_CONFIG_ROOT", str(tmp_path))
+    assert gateway_info.look("gw-a", None, 7)["exists"] is False and waited == []
+    (tmp_path / "gw-a").mkdir()
+    (tmp_path / "gw-a" / "gateway.json").touch()
+    assert gateway_info.look("gw-a", None)["ready"] is False and waited == []
+    assert gateway_info.look("gw-a", None, 7)["ready"] is False and waited == [7]
