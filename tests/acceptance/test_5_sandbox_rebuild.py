@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,9 +14,10 @@ import pytest
 from clawbench.coachlist import API
 
 from .faults import FaultyList
-from .fleet import Fleet, Play, until
+from .fleet import ROOT, Fleet, Play, until
 from .sandboxes import BUILD, CLIENTS, GATEWAYS, Sandboxes, deeds, executing, outcome
 from .test_5_bad_machine import full
+from .test_5_rotation import settings
 
 pytestmark = pytest.mark.fire
 
@@ -282,3 +284,21 @@ def test_an_engine_that_stops_in_the_middle(fleet: Fleet, sandboxes: Sandboxes, 
         assert f"A client of {coach}" in sandboxes.clients(coach)
     assert [fleet.pid(name) for name in GATEWAYS] == pids
     assert sandboxes.rebuilt().changed == []
+
+
+def test_what_django_has_anew_comes_into_every_command(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    sandboxes.rebuilt()
+    pids = [fleet.pid(name) for name in GATEWAYS]
+    assert "known_as" not in sandboxes.execute(ANNA, CLIENTS)
+    another = {"DJANGO_SETTINGS_MODULE": "tests.acceptance.later_app.settings"}
+    with settings(fleet, **another, PYTHONPATH=f"{ROOT / 'src'}:{ROOT}"):
+        play = sandboxes.rebuilt()
+        assert _merged(play, "recreated") == [*COACHES]
+        for coach in COACHES:
+            assert f"clear above {coach}" in sandboxes.execute(coach, "journeyloop weather show")
+            (client,) = json.loads(sandboxes.execute(coach, CLIENTS))
+            assert client["known_as"] == client["name"] == f"A client of {coach}"
+        assert sandboxes.rebuilt().changed == []
+    assert _merged(sandboxes.rebuilt(), "recreated") == [*COACHES]
+    assert "No such command 'weather'" in sandboxes.execute(ANNA, "journeyloop weather show")
+    assert [fleet.pid(name) for name in GATEWAYS] == pids
