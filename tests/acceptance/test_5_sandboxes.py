@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from .fleet import Fleet, until
-from .sandboxes import CLIENTS, GATEWAYS, Sandboxes, executing, job, said
+from .sandboxes import CLIENTS, GATEWAYS, Sandboxes, executing, job, outcome, said
 
 pytestmark = pytest.mark.fire
 
@@ -192,6 +193,25 @@ def test_one_that_fills_its_workspace_is_ended(fleet: Fleet, sandboxes: Sandboxe
     finally:
         fleet.sh(f"rm -rf {many}")
     assert "A client of coach-anna" in sandboxes.clients(ANNA)
+
+
+def test_one_who_wrote_down_what_leaves_her_context_is_at_work_no_longer(
+    fleet: Fleet, sandboxes: Sandboxes
+) -> None:
+    """OpenClaw has her do that in a turn of its own, when a conversation has become long."""
+    before, session = fleet.heard_until_now(), secrets.token_hex(4)
+    for number in range(7):
+        fleet.ask(CLARA, f"{number} " + "lorem ipsum " * 6000, session)
+        if fleet.heard("Pre-compaction memory flush", after=before):
+            break
+    assert fleet.heard("Pre-compaction memory flush", after=before)
+    sandboxes.execute(CLARA, CLIENTS)
+    try:
+        play = sandboxes.rebuilt(sandbox_memory="384m", sandbox_wait=30)
+        told = outcome(play, fleet.row(CLARA)["gateway"])
+        assert CLARA in told["recreated"] and told["busy"] == []
+    finally:
+        sandboxes.rebuilt()
 
 
 @pytest.mark.parametrize("deed", ["kill", "stop --time=0", "rm --force"])

@@ -30,13 +30,14 @@ console.log(JSON.stringify(judged));
 PERFORM = """
 import { readFileSync } from "node:fs";
 import { mock } from "node:test";
-mock.timers.enable({ apis: ["setTimeout"] });
+mock.timers.enable({ apis: ["setTimeout", "Date"] });
 const { createRuns } = await import(`${process.argv[1]}/runs.mjs`);
 const runs = createRuns();
 const begun = [];
 const deeds = {
   begin: (agentId, runId) => void runs.begin({ agentId, runId }).then(() => begun.push(runId)),
   note: (agentId, runId) => runs.note({ agentId, runId }),
+  see: (agentId, runId) => runs.see({ agentId, runId }),
   end: (agentId, runId) => runs.end({ agentId, runId }),
   hold: runs.hold,
   release: runs.release,
@@ -262,6 +263,21 @@ STORIES: dict[str, list[tuple[Deed, object]]] = {
         (("begin", "anna", "1"), None),
         (("pass", 0.01), None),
         (("begun",), ["1"]),
+    ],
+    "a run that nothing was heard of for an hour is over": [
+        (("begin", "anna", "1"), None),
+        (("begin", "anna", "2"), None),
+        (("pass", 3599), None),
+        (("hold", "anna", 5), False),
+        (("see", "anna", "2"), None),
+        (("see", "anna", "3"), None),
+        (("see", "ben", "1"), None),
+        (("pass", 2), None),
+        (("active",), {"anna": 1}),
+        (("hold", "anna", 5), False),
+        (("pass", 3599), None),
+        (("hold", "anna", 5), True),
+        (("active",), {}),
     ],
     "held anew, the former end does not count": [
         (("hold", "anna", 5), True),

@@ -14,7 +14,8 @@ export default {
   register(api) {
     const { tools, command } = api.pluginConfig ?? {};
     // A handler that throws blocks the call as well.
-    api.on("before_tool_call", (event) => {
+    api.on("before_tool_call", (event, context) => {
+      runs.see(context);
       const blockReason = refusal(event, { tools, command });
       return blockReason === undefined ? undefined : { block: true, blockReason };
     });
@@ -22,6 +23,8 @@ export default {
     api.on("before_model_resolve", (_event, context) => runs.begin(context));
     api.on("before_prompt_build", (_event, context) => runs.note(context));
     api.on("agent_end", (_event, context) => runs.end(context));
+    // A turn in which OpenClaw has her write down what is about to leave her context ends without the above.
+    api.on("llm_output", (_event, context) => (context.trigger === "memory" ? runs.end(context) : undefined));
     api.registerHttpRoute({ path: "/claw-fleet/runs", auth: "gateway", match: "exact", handler: answer });
   },
 };

@@ -3,6 +3,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 const LONGEST_HOLD_SECONDS = 30;
+// Nobody is told of a run that ends before it has begun in earnest; one that has been silent for so long is over.
+const LONGEST_SILENCE_SECONDS = 3600;
 
 // Which agents are at work, and whose next turn has to wait for a moment because her sandbox is being taken away.
 export function createRuns() {
@@ -11,14 +13,25 @@ export function createRuns() {
 
   function note({ agentId, runId }) {
     if (agentId === undefined || runId === undefined) return;
-    if (!active.has(agentId)) active.set(agentId, new Set());
-    active.get(agentId).add(runId);
+    if (!active.has(agentId)) active.set(agentId, new Map());
+    active.get(agentId).set(runId, Date.now());
+  }
+
+  function see(context) {
+    if (active.get(context?.agentId)?.has(context.runId)) note(context);
   }
 
   function end({ agentId, runId }) {
     const runs = active.get(agentId);
     runs?.delete(runId);
     if (runs?.size === 0) active.delete(agentId);
+  }
+
+  function endTheSilent() {
+    const since = Date.now() - 1000 * LONGEST_SILENCE_SECONDS;
+    for (const [agentId, runs] of active) {
+      for (const [runId, seen] of runs) if (seen < since) end({ agentId, runId });
+    }
   }
 
   function release(agentId) {
@@ -30,6 +43,7 @@ export function createRuns() {
   }
 
   function hold(agentId, seconds) {
+    endTheSilent();
     if (!agentId || active.has(agentId)) return false;
     release(agentId);
     let free;
@@ -48,9 +62,13 @@ export function createRuns() {
   return {
     begin,
     note,
+    see,
     end,
     hold,
     release,
-    active: () => Object.fromEntries([...active].map(([agentId, runs]) => [agentId, runs.size])),
+    active() {
+      endTheSilent();
+      return Object.fromEntries([...active].map(([agentId, runs]) => [agentId, runs.size]));
+    },
   };
 }
