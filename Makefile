@@ -96,8 +96,12 @@ fire: $(STAMP) ## What takes longest: bad machines, rotation, adoption, a run by
 	@pytest -q tests/acceptance -m fire
 	@$(MAKE) --no-print-directory -j1 podman tunnel
 
+# Two lanes print much after one of them has failed, so what failed is said once more at the end.
 test: lint types ## Everything; what computes beside what waits for machines
-	@$(MAKE) --no-print-directory --output-sync=line -j2 one-lane other-lane
+	@mkdir -p $(CLAW_CACHE_DIR); said=$(CLAW_CACHE_DIR)/test.log; \
+	$(MAKE) --no-print-directory --output-sync=line -j2 one-lane other-lane 2>&1 | tee $$said || { \
+	  echo; echo "What failed, once more (all of it: $$said):"; \
+	  grep -aE -A 15 'fatal: |^(FAILED|ERROR) |^E  |\*\*\* ' $$said | tail -n 100; exit 1; }
 
 # The collection's own units are run by ansible-test, within sanity.
 one-lane: $(STAMP)

@@ -116,14 +116,15 @@ def create(
                 f"`{name}` cannot name a bench or a host: lower-case letters, digits and dashes only."
             )
     bench.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    tag, _how = image.ensure(debian)
-    tags = {host: image.ensure((releases or {}).get(host, debian))[0] for host in hosts}
     _keypair(bench)
-    changed = _network(bench, ipv6=ipv6)
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        changed |= any(list(pool.map(lambda host: _host(bench, host, tags[host], engine=engine), hosts)))
-    if provider:
-        changed |= _provider(bench, tag)
+    with image.needed():
+        tag, _how = image.ensure(debian)
+        tags = {host: image.ensure((releases or {}).get(host, debian))[0] for host in hosts}
+        changed = _network(bench, ipv6=ipv6)
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            changed |= any(list(pool.map(lambda host: _host(bench, host, tags[host], engine=engine), hosts)))
+        if provider:
+            changed |= _provider(bench, tag)
     _write_facts(bench, hosts, tag, provider=provider)
     for host in hosts:
         until(
@@ -255,6 +256,7 @@ def _host(bench: Bench, host: str, tag: str, *, engine: bool) -> bool:
         seconds=60,
         what=f"systemd of {host}",
         hint=f"Look at it with: docker exec {container} systemctl --failed",
+        evidence=lambda: f"It says: {_systemd_says(container)}. {_failed_units(container)}",
     )
     _bring_key(bench, host)
     return True
@@ -272,6 +274,10 @@ def _bring_key(bench: Bench, host: str) -> None:
 
 def _systemd_says(container: str) -> str:
     return docker("exec", container, "systemctl", "is-system-running", "--wait", check=False, timeout=60)
+
+
+def _failed_units(container: str) -> str:
+    return docker("exec", container, "systemctl", "--failed", "--plain", "--no-legend", check=False)
 
 
 def _provider(bench: Bench, tag: str) -> bool:

@@ -12,6 +12,8 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from clawbench.shell import BenchError, cache_dir, docker, program, run
@@ -23,6 +25,8 @@ LABEL = "claw.bench.image"
 RECIPE = Path(__file__).resolve().parents[1] / "image"
 SUITES = {"12": "bookworm", "13": "trixie"}
 EXTRA_CAS = Path("/usr/local/share/ca-certificates")
+APT_RETRIES = 5
+"""How often a package that did not come is asked for again; apt itself gives up at once, or after three."""
 REGISTRY_SECONDS = 10
 """How long a registry may take to say whether it has the base."""
 
@@ -46,7 +50,7 @@ def ensure(debian: str = "12") -> tuple[str, str]:
     """The image is in the engine; returns its name and how it came: present, loaded or built."""
     name = tag(debian)
     kept = kept_at(name)
-    with _lock_file().open("w") as lock:
+    with _lock_file("lock").open("w") as lock:
         # Two benches that start at once build it once.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if docker("image", "ls", "--quiet", name):
@@ -60,12 +64,20 @@ def ensure(debian: str = "12") -> tuple[str, str]:
         return name, "built"
 
 
+@contextmanager
+def needed() -> Iterator[None]:
+    """Until its end no image is forgotten: a bench that comes up has them before it has a container that needs them."""
+    with _lock_file("needed").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
 def forget() -> None:
     """Take the images, of every release and recipe, out of the engine; the compressed files stay.
 
-    Those that a container needs stay, and all of them while another bench loads or builds one.
+    Those that a container needs stay, and all of them while another bench comes up.
     """
-    with _lock_file().open("w") as lock:
+    with _lock_file("needed").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -81,8 +93,8 @@ def _names() -> list[str]:
     return docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
 
 
-def _lock_file() -> Path:
-    path = cache_dir() / "images" / "lock"
+def _lock_file(name: str) -> Path:
+    path = cache_dir() / "images" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -100,7 +112,8 @@ def _build(name: str, debian: str) -> None:
         (context / "cas").mkdir()
         for certificate in _extra_cas():
             shutil.copy(certificate, context / "cas")
-        command = ["build", "--quiet", "--force-rm", "--build-arg", f"BASE={base}", f"--label={LABEL}=host"]
+        given = [f"--build-arg=BASE={base}", f"--build-arg=APT_RETRIES={APT_RETRIES}"]
+        command = ["build", "--quiet", "--force-rm", *given, f"--label={LABEL}=host"]
         docker(*command, "--tag", name, context, timeout=900, why="build the host image")
     if base not in before:
         # The host image has its layers; nothing else needs the name.
@@ -142,6 +155,7 @@ def _bootstrap(name: str, suite: str) -> None:
         mmdebstrap,
         "--quiet",
         "--variant=minbase",
+        f'--aptopt=Acquire::Retries "{APT_RETRIES}"',
         *([f"--hook-dir={hook}"] if hook.is_dir() else []),
         suite,
     ]

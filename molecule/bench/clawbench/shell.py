@@ -66,17 +66,26 @@ def docker(
 
 
 def until(
-    condition: Callable[[], bool], *, seconds: float, what: str, hint: str = "", pause: float = 0.2
+    condition: Callable[[], bool],
+    *,
+    seconds: float,
+    what: str,
+    hint: str = "",
+    evidence: Callable[[], str] | None = None,
+    pause: float = 0.2,
 ) -> None:
     """Wait until the condition holds.
 
     Raises:
-        BenchError: it did not within `seconds`; the message names `what` was awaited, and `hint`.
+        BenchError: it did not within `seconds`; the message names `what` was awaited, `hint`, and what `evidence` finds then.
     """
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise BenchError(f"Waited {seconds:.0f} s in vain for {what}." + (f" {hint}" if hint else ""))
+            found = evidence() if evidence else ""
+            raise BenchError(
+                " ".join(filter(None, (f"Waited {seconds:.0f} s in vain for {what}.", hint, found)))
+            )
         time.sleep(pause)
 
 
