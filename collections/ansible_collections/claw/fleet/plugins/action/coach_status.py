@@ -10,8 +10,7 @@ down the answer, and compare before and after.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -23,26 +22,16 @@ from ansible_collections.claw.fleet.plugins.module_utils._coach import (
     gateway_name,
     has_error,
     is_due,
-    needs_activation,
-    settled_status,
-    shown,
 )
 from ansible_collections.claw.fleet.plugins.module_utils._coach_api import ApiError, Client, OptionsError
 from ansible_collections.claw.fleet.plugins.modules.coach_status import ARGUMENT_SPEC
-
-_FLEET_FIELDS = ("gateway", "status", "observed_generation", "reason")
-_MAX_REASON = 2000
-
-
-class Plan(NamedTuple):
-    """A request for one coach: the step it belongs to, the fields as they will be, and how to send it."""
-
-    step: str
-    predicted: dict[str, Any]
-    send: Callable[[Client], Row]
-
-
-Planner = Callable[[Row], "Plan | None"]
+from ansible_collections.claw.fleet.plugins.plugin_utils.status_plans import (
+    FLEET_FIELDS,
+    Planner,
+    plan_activating,
+    plan_claim,
+    plan_outcome,
+)
 
 
 class ActionModule(ActionBase):
@@ -84,72 +73,8 @@ def _planner(claim: str | None, activating: bool) -> Planner:
             gateway_name(claim)
         except ValueError as exc:
             raise OptionsError(f"claim {exc}.") from None
-        return lambda row: _plan_claim(row, claim)
-    return _plan_activating if activating else _plan_outcome
-
-
-def _plan_claim(row: Row, gateway: str) -> Plan | None:
-    if has_error(row) or row["gateway"] == gateway:
-        return None
-    if row["gateway"]:
-        row["error"] = error("claim", f"Gateway {shown(row['gateway'])} holds this coach; leave her to it.")
-        return None
-    if row["wanted"] == "removed":
-        return None
-    begins = ("pending", "error", "removed") if row["wanted"] == "running" else ("pending", "error")
-    predicted = {"gateway": gateway}
-    if row["status"] in begins:
-        predicted.update(status="provisioning", reason="")
-    return Plan("claim", predicted, lambda client: _claimed(row, client.claim(row["pk"], gateway)))
-
-
-def _claimed(row: Row, answer: Row) -> Row:
-    """The row as it is now: nothing has been done for it yet, so people's latest wishes are what counts."""
-    return check_rows([{**row, **answer}])[0]
-
-
-def _plan_activating(row: Row) -> Plan | None:
-    if not needs_activation(row) or row["status"] == "activating" or row["pk"] is None:
-        return None
-    return _plan_write(row, {"status": "activating", "reason": ""})
-
-
-def _plan_outcome(row: Row) -> Plan | None:
-    if row["pk"] is None or (
-        row["gateway"] and row["gateway"] != row.get("proposed_gateway", row["gateway"])
-    ):
-        # Nobody knows where to write it, or it is for the gateway that holds her to say how she is.
-        return None
-    if has_error(row):
-        reason = f"{row['error']['step']}: {row['error']['reason']}"[:_MAX_REASON]
-        return _plan_write(row, {"status": "error", "reason": reason})
-    outcome = {
-        "status": settled_status(row["wanted"]),
-        "reason": "",
-        "observed_generation": row["generation"],
-    }
-    if row["wanted"] == "removed":
-        return _plan_write(row, outcome, releases=True)
-    return _plan_write(row, outcome)
-
-
-def _plan_write(row: Row, fields: dict[str, Any], releases: bool = False) -> Plan | None:
-    predicted = {**fields, "gateway": None} if releases else fields
-    if all(row[field] == value for field, value in predicted.items()):
-        return None
-
-    def send(client: Client) -> Row:
-        answer = client.write_status(
-            row["pk"],
-            gateway=row["gateway"],
-            status=fields["status"],
-            reason=fields["reason"],
-            observed_generation=fields.get("observed_generation"),
-        )
-        # What people have changed since is for the next run; this one carries on with what it acted on.
-        return {**row, **{field: answer.get(field, row[field]) for field in _FLEET_FIELDS}}
-
-    return Plan("status", predicted, send)
+        return lambda row: plan_claim(row, claim)
+    return plan_activating if activating else plan_outcome
 
 
 def _carry_out(rows: list[Row], planner: Planner, client: Client, *, check_mode: bool) -> dict[str, Any]:
@@ -188,7 +113,7 @@ def _refused(row: Row, step: str, exc: ApiError) -> Row:
 
 
 def _difference(before: Row, after: Row) -> list[dict[str, Any]]:
-    old, new = ({field: row[field] for field in _FLEET_FIELDS} for row in (before, after))
+    old, new = ({field: row[field] for field in FLEET_FIELDS} for row in (before, after))
     if old == new:
         return []
     return [{"before_header": _who(before), "after_header": _who(after), "before": old, "after": new}]

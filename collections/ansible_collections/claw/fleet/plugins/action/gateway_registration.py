@@ -13,6 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.claw.fleet.plugins.module_utils._coach import gateway_name
 from ansible_collections.claw.fleet.plugins.module_utils._coach_api import ApiError, Client, OptionsError
 from ansible_collections.claw.fleet.plugins.modules.gateway_registration import ARGUMENT_SPEC
+from ansible_collections.claw.fleet.plugins.plugin_utils.registrations import Registration
 
 _HASH_SHOWN = 12
 
@@ -42,33 +43,22 @@ class ActionModule(ActionBase):
 
 
 def _register(client: Client, name: str, args: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    known = client.gateway(name) or {}
-    capacity = args["capacity"] if args["capacity"] is not None else known.get("capacity")
-    url = args["url"].rstrip("/") if args["url"] is not None else None
-    wanted = {
-        "url": (known.get("url") or "").rstrip("/") if url is None else url,
-        "capacity": capacity,
-        "token_sha256": hashlib.sha256(args["token"].encode()).hexdigest(),
-    }
-    before = {field: known.get(field) for field in wanted}
-    before["url"] = (before["url"] or "").rstrip("/")
-    # A token that was announced is on its way to be the one; its rotation, or the gateway, says when it is.
-    announced = known.get("next_token_sha256") == wanted["token_sha256"]
-    if announced:
-        before["token_sha256"] = wanted["token_sha256"]
-    changed = not known or before != wanted
-    told = {"name": name, **wanted}
-    if changed and not check_mode:
-        token = None if announced else args["token"]
-        told = client.put_gateway(name, url=url, token=token, capacity=args["capacity"])
+    url, capacity, token = args["url"], args["capacity"], args["token"]
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    found = Registration.ask(client, name, url=url, capacity=capacity, token_sha256=digest)
+    told = {"name": name, **found.wanted}
+    if found.differs and not check_mode:
+        new_url = None if url is None else found.wanted["url"]
+        new_token = None if found.announced else token
+        told = client.put_gateway(name, url=new_url, token=new_token, capacity=capacity)
     return {
-        "changed": changed,
+        "changed": found.differs,
         "gateway": {field: told.get(field) for field in ("name", "url", "capacity")},
         "diff": {
             "before_header": f"gateway {name} in Django",
             "after_header": f"gateway {name} in Django",
-            "before": _shown(before) if known else "",
-            "after": _shown(wanted),
+            "before": _shown(found.before) if found.known else "",
+            "after": _shown(found.wanted),
         },
     }
 

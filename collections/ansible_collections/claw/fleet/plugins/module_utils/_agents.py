@@ -135,6 +135,20 @@ class Agents:
                 warnings=warnings(plans),
             )
 
+    def is_settled(
+        self,
+        rows: list[Row],
+        files: Mapping[str, list[OwnedFile]],
+        *,
+        purge: bool = False,
+        max_removals: int | None = None,
+    ) -> bool:
+        """Whether `reconcile` would have nothing to do and nothing to tell, while the gateway serves these agents."""
+        found = self.reconcile(rows, files, purge=purge, max_removals=max_removals, check=True)
+        if found.changed or found.warnings or any(map(_coach.has_error, found.results)):
+            return False
+        return self.roster.is_served()
+
     @contextmanager
     def _as_gateway(self) -> Iterator[None]:
         with _durable.as_user(*self.gateway.owner):

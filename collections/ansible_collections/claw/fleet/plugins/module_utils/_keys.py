@@ -101,6 +101,11 @@ class Keys:
         keys = [result["key"] for result in results if "key" in result]
         return results, any(key.get("made") or key.get("right") for key in keys)
 
+    def are_settled(self, rows: list[Row], api_url: str) -> bool:
+        """Whether `prepare` would have nothing to do and nothing to ask of Django."""
+        found, changed = self.prepare(rows, state="present", api_url=api_url, check=True)
+        return not changed and not any(_coach.has_error(row) or row["key"]["need"] for row in found)
+
     def conclude(self, registered: Mapping[str, str], revoked: list[str]) -> dict[str, str]:
         """After Django has agreed: promote keys, {agent id: key id}, and remove those of the revoked.
 

@@ -100,6 +100,16 @@ class Roster:
         """The entries in the file. No file is no agents, but only where there never was one."""
         return self._parse(self._read())
 
+    def is_served(self) -> bool:
+        """Whether a running gateway says now that it serves what is in the file. Asked once: `apply` waits for it."""
+        if not self.gateway.unit_state().running:
+            return False
+        try:
+            served = self.gateway.served()
+        except GatewayUnreachable:
+            return False
+        return served.valid and bool(served.converged) and matches(self.entries(), served.agents)
+
     def wait_ready(self, agents: int = 0) -> UnitState:
         """Wait until the gateway is ready, as long as one with this many agents more may take."""
         return self.gateway.wait_ready(self._start_timeout + agents)

@@ -20,13 +20,28 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ansible_collections.claw.fleet.plugins.module_utils import _durable
 
 OWNERS = ("agent", "fleet")
 FILE_MODE = 0o600
 DIR_MODE = 0o700
+WORKSPACE_OPTIONS: dict[str, Any] = {
+    "workspace_files": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "src": {"type": "str", "required": True},
+            "dest": {"type": "str", "required": True},
+            "owner": {"type": "str", "required": True, "choices": list(OWNERS)},
+        },
+    },
+    "template_paths": {"type": "list", "elements": "path", "default": []},
+    "contents": {"type": "dict", "default": {}},
+}
+"""The options of the documentation fragment claw.fleet.workspace."""
 _AGENTS_OWN = ("MEMORY.md", "memory", "relationships")
 
 Record = dict[str, list[str]]
@@ -39,6 +54,17 @@ class OwnedFile(NamedTuple):
     dest: str
     content: bytes
     owner: str
+
+
+def owned_files(params: dict[str, Any]) -> dict[str, list[OwnedFile]]:
+    """The files of each agent: what was rendered, and whose it is."""
+    return {
+        agent_id: [
+            OwnedFile(file["dest"], rendered[file["dest"]].encode(), file["owner"])
+            for file in params["workspace_files"]
+        ]
+        for agent_id, rendered in params["contents"].items()
+    }
 
 
 class FileStep(NamedTuple):

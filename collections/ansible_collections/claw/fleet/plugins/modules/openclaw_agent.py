@@ -29,6 +29,7 @@ author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
   - claw.fleet.attributes
   - claw.fleet.gateway
+  - claw.fleet.workspace
 attributes:
   check_mode:
     support: full
@@ -46,34 +47,6 @@ options:
     type: list
     elements: dict
     required: true
-  workspace_files:
-    description: The files of a workspace. They are rendered on the controller with the variable C(coach).
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      src:
-        description: The template, looked for in O(template_paths) and then where templates of a role are.
-        type: str
-        required: true
-      dest:
-        description: The path in the workspace, relative and without parts that begin with a dot.
-        type: str
-        required: true
-      owner:
-        description:
-          - Whose file it is. With V(agent) it is seeded once and never touched again.
-          - With V(fleet) it follows what is wanted of its coach, but only while it is what the fleet wrote; what
-            somebody changed is reported as a conflict and left alone. A changed template alone does not reach the
-            agents of coaches who are settled; their files are reported as outdated.
-        type: str
-        required: true
-        choices: [agent, fleet]
-  template_paths:
-    description: Directories on the controller in which templates are looked for first, in this order.
-    type: list
-    elements: path
-    default: []
   purge:
     description:
       - Whether agents in the roster that have no row in O(agents) are removed. Only right where O(agents)
@@ -86,12 +59,6 @@ options:
       - How many agents may be removed in this run. If more would be, nothing is changed and the task fails.
       - If it is not given, it is the larger of 5 and 5 % of the agents in the roster.
     type: int
-  contents:
-    description:
-      - What the templates were rendered to, by agent and O(workspace_files[].dest).
-      - It is filled in on the controller and whatever is given here is replaced.
-    type: dict
-    default: {}
 seealso:
   - module: claw.fleet.agent_key
   - module: claw.fleet.agent_activation
@@ -197,38 +164,16 @@ from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
 )
 from ansible_collections.claw.fleet.plugins.module_utils._manifest import ManifestError
 from ansible_collections.claw.fleet.plugins.module_utils._roster import RosterError
-from ansible_collections.claw.fleet.plugins.module_utils._workspace import OWNERS, OwnedFile
+from ansible_collections.claw.fleet.plugins.module_utils._workspace import WORKSPACE_OPTIONS, owned_files
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "gateway": {"type": "str", "required": True},
     "config_root": {"type": "path", "default": DEFAULT_CONFIG_ROOT},
     "agents": {"type": "list", "elements": "dict", "required": True},
-    "workspace_files": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "src": {"type": "str", "required": True},
-            "dest": {"type": "str", "required": True},
-            "owner": {"type": "str", "required": True, "choices": list(OWNERS)},
-        },
-    },
-    "template_paths": {"type": "list", "elements": "path", "default": []},
     "purge": {"type": "bool", "default": False},
     "max_removals": {"type": "int"},
-    "contents": {"type": "dict", "default": {}},
+    **WORKSPACE_OPTIONS,
 }
-
-
-def owned_files(params: dict[str, Any]) -> dict[str, list[OwnedFile]]:
-    """The files of each agent: what was rendered, and whose it is."""
-    return {
-        agent_id: [
-            OwnedFile(file["dest"], rendered[file["dest"]].encode(), file["owner"])
-            for file in params["workspace_files"]
-        ]
-        for agent_id, rendered in params["contents"].items()
-    }
 
 
 def main() -> None:
