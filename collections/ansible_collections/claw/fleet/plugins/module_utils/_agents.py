@@ -147,7 +147,7 @@ class Agents:
         found = self.reconcile(rows, files, purge=purge, max_removals=max_removals, check=True)
         if found.changed or found.warnings or any(map(_coach.has_error, found.results)):
             return False
-        return self.roster.is_served()
+        return found.served and self.roster.is_served()
 
     @contextmanager
     def _as_gateway(self) -> Iterator[None]:

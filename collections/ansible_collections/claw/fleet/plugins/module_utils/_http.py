@@ -100,8 +100,16 @@ class JsonHttp:
         self._retries = retries
         self._sleep = sleep
         try:
-            context = make_context(
-                cafile=ca_path, validate_certs=validate_certs, client_cert=client_cert, client_key=client_key
+            context = (
+                make_context(
+                    cafile=ca_path,
+                    validate_certs=validate_certs,
+                    client_cert=client_cert,
+                    client_key=client_key,
+                )
+                if self.url.startswith("https:")
+                # By http nobody is asked for a certificate, and to read all authorities takes longer than to ask.
+                else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             )
         except (OSError, ssl.SSLError) as exc:
             raise OptionsError(

@@ -101,9 +101,7 @@ class Roster:
         return self._parse(self._read())
 
     def is_served(self) -> bool:
-        """Whether a running gateway says now that it serves what is in the file. Asked once: `apply` waits for it."""
-        if not self.gateway.unit_state().running:
-            return False
+        """Whether the gateway says now that it serves what is in the file. Asked once: `apply` waits for it."""
         try:
             served = self.gateway.served()
         except GatewayUnreachable:

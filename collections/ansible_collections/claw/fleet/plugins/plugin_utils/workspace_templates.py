@@ -26,21 +26,32 @@ from ansible_collections.claw.fleet.plugins.module_utils._coach import (
     has_error,
 )
 from ansible_collections.claw.fleet.plugins.module_utils._workspace import refuse_dest
-from jinja2 import Environment, TemplateNotFound, TemplateSyntaxError
+from jinja2 import Environment, TemplateNotFound, TemplateSyntaxError, nodes
 
 # As ansible.builtin.template has them.
 _OVERRIDES = {"trim_blocks": True}
+_PARSER = Environment(
+    extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"], autoescape=True, trim_blocks=True
+)
 _KEYS_PREFIX = "key_"
 _LOOPED = "claw_fleet_coaches"
+# What is in a loop what it is alone; of a name, any but the loop's own.
+_PLAIN = (nodes.Output, nodes.If, nodes.For, nodes.Expr, nodes.Helper)
 
 
 class Template(NamedTuple):
-    """A template of the operator: the name it goes by, where it was found, where it goes, its text."""
+    """A template of the operator: the name it goes by, where it was found, where it goes, its text.
+
+    ``has_text``: whether it always gives some text, and so never a bare value, which Ansible has other rules for;
+    ``plain``: whether nothing in it can tell a loop from a template of its own.
+    """
 
     src: str
     path: Path
     dest: str
     text: str
+    has_text: bool
+    plain: bool
 
 
 class Templates:
@@ -94,12 +105,13 @@ class Templates:
                 f"Ansible looks for templates. Put it there, or correct workspace_files. {exc}"
             ) from exc
         try:
-            Environment(extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"], autoescape=True).parse(text)
+            parsed = _PARSER.parse(text)
         except TemplateSyntaxError as exc:
             raise AnsibleActionFail(
                 f"{path}, line {exc.lineno}: {exc.message}. Correct the template."
             ) from exc
-        return Template(src, path, file["dest"], trust_as_template(text))
+        trusted = trust_as_template(text)
+        return Template(src, path, file["dest"], trusted, _has_text(parsed), _is_plain(parsed))
 
 
 class _CoachDataError(Exception):
@@ -131,20 +143,43 @@ def _render_together(templar: Callable[..., Any], template: Template, coaches: l
     """The text of each coach by one loop, or None where they must be rendered one by one.
 
     To compile a template takes four times as long as to render it, and Ansible keeps none that it has compiled.
-    A template with settings of its own, or one that extends another, cannot stand in a loop; whatever else may be
-    different there shows in the first coach's text, or fails and is told of by the slow way.
+    A template with settings of its own cannot stand in a loop, and one that may give a bare value is no text there. Whatever
+    else may be different, where a template is not plain, shows in the first coach's text, or fails and is told of by the
+    slow way. As Jinja does, the loop leaves out the last newline; as Ansible does, it is put back where it is missing.
     """
-    if len(coaches) < 2 or template.text.startswith("#jinja2:"):
+    if len(coaches) < 2 or template.text.startswith("#jinja2:") or not template.has_text:
         return None
     mark = secrets.token_hex(16)
-    loop = f"{{% for coach in {_LOOPED} %}}{mark}{template.text}{{% endfor %}}"
+    body = template.text.removesuffix("\n")
+    loop = f"{{% for coach in {_LOOPED} %}}{mark}{body}{{% endfor %}}"
     try:
         looped = _render(templar(**{_LOOPED: coaches}), template._replace(text=trust_as_template(loop)))
-        first = _render(templar(coach=coaches[0]), template)
+        first = None if template.plain else _render(templar(coach=coaches[0]), template)
     except (AnsibleActionFail, _CoachDataError):
         return None
-    texts = looped.split(mark)[1:]
-    return texts if len(texts) == len(coaches) and texts[0] == first else None
+    texts = [_ended_like(template.text, text) for text in looped.split(mark)[1:]]
+    return texts if len(texts) == len(coaches) and first in (None, texts[0]) else None
+
+
+def _has_text(parsed: nodes.Template) -> bool:
+    outputs = (node for node in parsed.body if isinstance(node, nodes.Output))
+    return any(isinstance(part, nodes.TemplateData) and part.data for node in outputs for part in node.nodes)
+
+
+def _is_plain(parsed: nodes.Template) -> bool:
+    return all(
+        isinstance(node, _PLAIN) and not (isinstance(node, nodes.Name) and node.name == "loop")
+        for node in parsed.find_all(nodes.Node)
+    )
+
+
+def _ended_like(source: str, text: str) -> str:
+    """With as many newlines at its end as the template has, at least."""
+    return text + "\n" * (_newlines(source) - _newlines(text))
+
+
+def _newlines(text: str) -> int:
+    return len(text) - len(text.rstrip("\n"))
 
 
 def _render(templar: Any, template: Template) -> str:

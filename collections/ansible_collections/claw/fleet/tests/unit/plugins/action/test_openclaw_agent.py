@@ -15,6 +15,8 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from ansible_collections.claw.fleet.plugins.action.openclaw_agent import ActionModule
 from ansible_collections.claw.fleet.tests.unit.plugins.coach_list import row
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 SOUL = {"src": "SOUL.md.j2", "dest": "SOUL.md", "owner": "agent"}
 
@@ -31,7 +33,7 @@ def render(templates: Path, *rows: dict[str, Any], **args: Any) -> dict[str, Any
     """What the module on the machine would be given."""
     loader = DataLoader()
     loader.set_basedir(str(templates.parent))
-    given = {
+    options = {
         "gateway": "gw-a",
         "agents": list(rows),
         "workspace_files": [SOUL],
@@ -39,7 +41,7 @@ def render(templates: Path, *rows: dict[str, Any], **args: Any) -> dict[str, Any
         **args,
     }
     task = SimpleNamespace(
-        args=given, check_mode=False, async_val=0, action="claw.fleet.openclaw_agent", get_search_path=list
+        args=options, check_mode=False, async_val=0, action="claw.fleet.openclaw_agent", get_search_path=list
     )
     connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="unused"))
     action = ActionModule(task, connection, None, loader, Templar(loader=loader), None)
@@ -102,6 +104,46 @@ def test_many_are_rendered_as_each_by_herself(templates: Path, text: str) -> Non
     for one in rows:
         each |= render(templates, one)["contents"]
     assert render(templates, *rows)["contents"] == each
+
+
+PIECES = [
+    "a",
+    " ",
+    "\n",
+    "\n\n",
+    "{{ coach.name }}",
+    "{{- coach.name -}}",
+    "{{ coach.name -}}",
+    "{{ coach.vars.tone }}",
+    "{{ coach.vars.more }}",
+    "{#- Nothing. -#}",
+    "{# Nothing. #}",
+    "{% if coach.vars.tone %}\nb\n{% endif %}",
+    "{%- if coach.vars.tone -%} b {%- endif -%}",
+    "{% for part in [1, 2] %}{{ part }}{{ loop.index }}{% endfor %}\n",
+    "{% for part in [1, 2] -%} {{ part }} {% endfor %}",
+]
+
+
+@pytest.mark.slow
+def test_many_are_rendered_as_each_by_herself_whatever_stands_beside_what(templates: Path) -> None:
+    rows = [
+        row(1, name="Anna", vars={"tone": "warm", "more": "on"}),
+        row(2, name="Bert", vars={"tone": "", "more": None}),
+        row(3, name="Cleo", vars={"tone": "dry\n", "more": 3}),
+        row(4, name="Dora", vars={"tone": "\n", "more": ["a", {"b": True}]}),
+    ]
+
+    @settings(max_examples=200)
+    @given(pieces=st.lists(st.sampled_from(PIECES), max_size=5))
+    def holds(pieces: list[str]) -> None:
+        (templates / "SOUL.md.j2").write_text("".join(pieces))
+        each: dict[str, Any] = {}
+        for one in rows:
+            each |= render(templates, one)["contents"]
+        assert render(templates, *rows)["contents"] == each
+
+    holds()
 
 
 def test_a_value_that_a_coach_lacks_is_her_error(templates: Path) -> None:
