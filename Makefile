@@ -13,7 +13,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export CLAW_CACHE_DIR ?= $(CURDIR)/.cache
 
-.PHONY: help up ask down clean test check lint types quick unit sanity postgresql integration molecule machine tunnel tunnel-heals podman tunnel-real acceptance fire soak bench lock one-lane other-lane
+.PHONY: help up ask down clean test check lint types quick unit sanity postgresql integration molecule sandbox machine tunnel tunnel-heals podman tunnel-real acceptance fire soak bench lock own-units
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,8 +62,10 @@ sanity: $(STAMP) ## ansible-test sanity and units, in environments of their own
 	@tests/ansible-test sanity
 	@tests/ansible-test units
 
-molecule: $(STAMP) ## The Molecule scenarios on systemd hosts: without tools, and with sandboxes
+molecule: $(STAMP) ## The Molecule scenario of gateways on two machines, and of their control node
 	@molecule test
+
+sandbox: $(STAMP) ## The Molecule scenario of agents with tools, in sandboxes
 	@molecule test --scenario-name sandbox
 
 machine: $(STAMP) ## The Molecule scenario of bare machines, on two releases of Debian
@@ -96,20 +98,17 @@ fire: $(STAMP) ## What takes longest: bad machines, rotation, adoption, a run by
 	@pytest -q tests/acceptance -m fire
 	@$(MAKE) --no-print-directory -j1 podman tunnel
 
-# Two lanes print much after one of them has failed, so what failed is said once more at the end.
-test: lint types ## Everything; what computes beside what waits for machines
+# Two at a time, the longest first, so that no core waits for the last. They print much after one of them has failed, so what
+# failed is said once more at the end. The collection's own units are run by ansible-test, within sanity.
+PARTS := acceptance molecule machine sandbox tunnel-heals integration sanity own-units postgresql
+test: lint types ## Everything
 	@mkdir -p $(CLAW_CACHE_DIR); said=$(CLAW_CACHE_DIR)/test.log; \
-	$(MAKE) --no-print-directory --output-sync=line -j2 one-lane other-lane 2>&1 | tee $$said || { \
+	$(MAKE) --no-print-directory --output-sync=line -j2 $(PARTS) 2>&1 | tee $$said || { \
 	  echo; echo "What failed, once more (all of it: $$said):"; \
 	  grep -aE -A 15 'fatal: |^(FAILED|ERROR) |^E  |\*\*\* ' $$said | tail -n 100; exit 1; }
 
-# The collection's own units are run by ansible-test, within sanity.
-one-lane: $(STAMP)
-	@$(MAKE) --no-print-directory -j1 unit UNITS="$(OWN_UNITS)"
-	@$(MAKE) --no-print-directory -j1 postgresql sanity integration machine tunnel-heals
-
-other-lane: $(STAMP)
-	@$(MAKE) --no-print-directory -j1 molecule acceptance
+own-units: $(STAMP)
+	@$(MAKE) --no-print-directory unit UNITS="$(OWN_UNITS)"
 
 soak: $(STAMP) ## Every kill and race, and new examples, for hours: make soak [CLAW_SEED=N] [CLAW_SOAK_FROM=NAME:N]
 	@CLAW_SOAK=all pytest -q tests/unit tests/coachlist $(COLLECTION)/tests/unit tests/acceptance

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,8 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """Root on a machine without systemd, whose engine does not run."""
+    """Root on a machine without systemd, whose engine does not run, and nobody but this test has a bench."""
+    monkeypatch.setenv("CLAW_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr("os.geteuid", lambda: 0)
@@ -68,7 +70,9 @@ def test_one_that_we_started_is_stopped_again(machine: Machine) -> None:
     machine.add("dockerd", DOCKERD)
     assert engine.up(machine.state) is True
     assert engine.up(machine.state) is False
-    assert json.loads((machine.state / engine.RECORD).read_text()) == {"started": "process"}
+    assert json.loads((machine.place / "cache" / "engine" / engine.RECORD).read_text()) == {
+        "started": "process"
+    }
     assert "is stopped" in engine.down(machine.state)
     assert not (machine.place / "alive").exists()
 
@@ -81,6 +85,26 @@ def test_it_stays_while_others_need_it(machine: Machine) -> None:
     assert engine.answers()
     (machine.place / "containers").write_text("")
     assert "is stopped" in engine.down(machine.state)
+
+
+def test_it_stays_for_a_bench_that_has_no_container_yet_and_goes_with_the_last(machine: Machine) -> None:
+    machine.add("dockerd", DOCKERD)
+    second = machine.place / "second"
+    assert engine.up(machine.state) is True
+    assert engine.up(second) is False
+    assert f"{second} may need it" in engine.down(machine.state)
+    assert engine.answers()
+    assert "is stopped" in engine.down(second)
+
+
+def test_two_benches_at_once_start_one_engine(machine: Machine) -> None:
+    machine.add("dockerd", DOCKERD)
+    states = [machine.place / name for name in ("first", "second")]
+    with ThreadPoolExecutor() as pool:
+        assert sorted(pool.map(engine.up, states)) == [False, True]
+    for state in states:
+        said = engine.down(state)
+    assert "is stopped" in said
 
 
 def test_systemd_starts_and_stops_its_own(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,37 @@
-"""A Docker engine is there: found, or installed and started, and stopped again if we started it."""
+"""A Docker engine is there: found, or installed and started, and stopped again by the last bench if one of them started it.
+
+What the benches have in common is in the cache directory: who needs the engine, and whether we started it.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from clawbench.shell import BenchError, apt_install, docker, end_process, is_ours, run, until, write_private
+from clawbench.shell import (
+    BenchError,
+    apt_install,
+    cache_dir,
+    docker,
+    end_process,
+    is_ours,
+    run,
+    until,
+    write_private,
+)
 
 SYSTEMD = Path("/run/systemd/system")
 """There where systemd manages the machine."""
-RECORD = "engine.json"
-"""What we did about the engine, in the state directory: {"started": "no"|"systemd"|"process"}."""
+RECORD = "started.json"
+"""There if we started it, and how: {"started": "systemd"|"process"}."""
 
 
 def answers() -> bool:
@@ -27,7 +44,14 @@ def answers() -> bool:
 
 
 def up(state: Path) -> bool:
-    """Make sure that an engine answers; True if it had to be started."""
+    """Make sure that an engine answers, and stays for the bench of this state directory; True if it had to be started."""
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _alone() as place:
+        write_private(_need(place, state), f"{state}\n")
+        return _up(place)
+
+
+def _up(place: Path) -> bool:
     if answers():
         return False
     if os.environ.get("DOCKER_HOST"):
@@ -48,23 +72,22 @@ def up(state: Path) -> bool:
     if with_systemd:
         run(["systemctl", "start", "docker.service"], why="start the Docker engine")
     else:
-        _start_process(state)
-    write_private(state / RECORD, json.dumps({"started": "systemd" if with_systemd else "process"}))
+        _start_process(place)
+    write_private(place / RECORD, json.dumps({"started": "systemd" if with_systemd else "process"}))
     until(
         answers,
         seconds=60,
         what="an answer of the Docker engine",
-        hint="Its own words: " + ("journalctl -u docker" if with_systemd else str(state / "dockerd.log")),
+        hint="Its own words: " + ("journalctl -u docker" if with_systemd else str(place / "dockerd.log")),
     )
     return True
 
 
-def _start_process(state: Path) -> None:
+def _start_process(place: Path) -> None:
     """Start the engine on a machine without systemd, in a session of its own."""
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (state / "dockerd.log").open("ab") as log:
+    with (place / "dockerd.log").open("ab") as log:
         subprocess.Popen(
-            ["dockerd", "--pidfile", str(state / "dockerd.pid")],
+            ["dockerd", "--pidfile", str(place / "dockerd.pid")],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -73,19 +96,46 @@ def _start_process(state: Path) -> None:
 
 
 def down(state: Path) -> str:
-    """Stop the engine if `up` started it; returns a sentence about what was done."""
+    """This bench needs it no longer: stop the engine if it is ours and nobody else's; returns a sentence about that."""
+    with _alone() as place:
+        _need(place, state).unlink(missing_ok=True)
+        return _down(place)
+
+
+def _down(place: Path) -> str:
     try:
-        started = json.loads((state / RECORD).read_text())["started"]
+        started = json.loads((place / RECORD).read_text())["started"]
     except (OSError, ValueError, KeyError):
         return "The Docker engine was there before and stays."
     if not answers():
+        (place / RECORD).unlink()
         return "The Docker engine is already stopped."
+    benches = [Path(need.read_text().strip()) for need in sorted((place / "needs").iterdir())]
+    # One whose directory somebody has removed is none.
+    others = [str(bench) for bench in benches if bench.is_dir()]
+    if others:
+        return f"The Docker engine stays: {' and '.join(others)} may need it."
     if docker("ps", "--quiet"):
         return "The Docker engine stays: other containers run in it."
     if started == "systemd":
         run(["systemctl", "stop", "docker.socket", "docker.service"], why="stop the Docker engine")
     else:
-        pid = is_ours(state / "dockerd.pid", "dockerd")
+        pid = is_ours(place / "dockerd.pid", "dockerd")
         if pid is not None:
             end_process(pid, signal.SIGTERM, seconds=60, what="the Docker engine")
+    (place / RECORD).unlink()
     return "The Docker engine is stopped (its packages stay installed)."
+
+
+@contextmanager
+def _alone() -> Iterator[Path]:
+    """One bench at a time; the place of what they have in common."""
+    place = cache_dir() / "engine"
+    (place / "needs").mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield place
+
+
+def _need(place: Path, state: Path) -> Path:
+    return place / "needs" / hashlib.sha256(str(state).encode()).hexdigest()[:16]

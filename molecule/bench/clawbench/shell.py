@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -113,9 +114,12 @@ def apt_install(*packages: str, reason: str) -> None:
             "and start again."
         )
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    run(["apt-get", "update"], env=env, why="refresh the list of Debian packages")
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
-    run(command, env=env, why=f"install {names} from Debian")
+    # apt-get does not wait for another one; the tests, which run beside each other, do.
+    with (cache_dir() / "apt.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(["apt-get", "update"], env=env, why="refresh the list of Debian packages")
+        run(command, env=env, why=f"install {names} from Debian")
 
 
 def write_private(path: Path, content: str) -> None:
