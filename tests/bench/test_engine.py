@@ -70,11 +70,23 @@ def test_one_that_we_started_is_stopped_again(machine: Machine) -> None:
     machine.add("dockerd", DOCKERD)
     assert engine.up(machine.state) is True
     assert engine.up(machine.state) is False
-    assert json.loads((machine.place / "cache" / "engine" / engine.RECORD).read_text()) == {
-        "started": "process"
-    }
+    record = machine.place / "cache" / "engine" / engine.RECORD
+    assert json.loads(record.read_text())["started"] == "process"
     assert "is stopped" in engine.down(machine.state)
     assert not (machine.place / "alive").exists()
+
+
+def test_one_that_we_started_in_an_earlier_life_of_the_machine_is_not_ours(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.add("dockerd", DOCKERD)
+    engine.up(machine.state)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "BOOT", machine.place / "boot")
+        (machine.place / "boot").write_text("another")
+        assert "was there before" in engine.down(machine.state)
+        assert engine.answers()
+    assert "is stopped" in engine.down(machine.state)
 
 
 def test_it_stays_while_others_need_it(machine: Machine) -> None:

@@ -31,7 +31,8 @@ from clawbench.shell import (
 SYSTEMD = Path("/run/systemd/system")
 """There where systemd manages the machine."""
 RECORD = "started.json"
-"""There if we started it, and how: {"started": "systemd"|"process"}."""
+"""There if we started it, how, and in which life of the machine: {"started": "systemd"|"process", "boot": text}."""
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def answers() -> bool:
@@ -73,7 +74,10 @@ def _up(place: Path) -> bool:
         run(["systemctl", "start", "docker.service"], why="start the Docker engine")
     else:
         _start_process(place)
-    write_private(place / RECORD, json.dumps({"started": "systemd" if with_systemd else "process"}))
+    write_private(
+        place / RECORD,
+        json.dumps({"started": "systemd" if with_systemd else "process", "boot": BOOT.read_text()}),
+    )
     until(
         answers,
         seconds=60,
@@ -104,8 +108,11 @@ def down(state: Path) -> str:
 
 def _down(place: Path) -> str:
     try:
-        started = json.loads((place / RECORD).read_text())["started"]
+        record = json.loads((place / RECORD).read_text())
+        started, ours = record["started"], record["boot"] == BOOT.read_text()
     except (OSError, ValueError, KeyError):
+        ours = False
+    if not ours:
         return "The Docker engine was there before and stays."
     if not answers():
         (place / RECORD).unlink()

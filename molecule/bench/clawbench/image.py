@@ -50,7 +50,7 @@ def ensure(debian: str = "12") -> tuple[str, str]:
     """The image is in the engine; returns its name and how it came: present, loaded or built."""
     name = tag(debian)
     kept = kept_at(name)
-    with _lock_file("lock").open("w") as lock:
+    with needed(), _lock_file("lock").open("w") as lock:
         # Two benches that start at once build it once.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if docker("image", "ls", "--quiet", name):

@@ -21,6 +21,8 @@ from ansible_collections.claw.fleet.plugins.plugin_utils.status_plans import (
 )
 from ansible_collections.claw.fleet.plugins.plugin_utils.workspace_templates import Templates
 
+_TOLD = ("unlisted", "outdated", "warnings", "deprecations", "ansible_facts")
+
 
 class ActionModule(ActionBase):
     """Look for the first thing that is to be done."""
@@ -34,13 +36,16 @@ class ActionModule(ActionBase):
         args = self.validate_argument_spec(coaches_info.ARGUMENT_SPEC)[1]
         rows = plain_rows(args["coaches"])
         try:
-            reason = _wanted(rows, args["gateway"], args["rotate"]) or self._seen(rows, args, task_vars or {})
+            reason = _wanted(rows, args["gateway"], args["rotate"])
+            reason = reason or self._seen(rows, args, task_vars or {}, result)
         except (AnsibleActionFail, ApiError, OptionsError) as exc:
             reason = str(exc)
         return {**result, "changed": False, "settled": not reason, "reason": reason}
 
-    def _seen(self, rows: list[Row], args: dict[str, Any], task_vars: dict[str, Any]) -> str:
-        """What the templates, the machine and then Django say that there is to do."""
+    def _seen(
+        self, rows: list[Row], args: dict[str, Any], task_vars: dict[str, Any], result: dict[str, Any]
+    ) -> str:
+        """What the templates, the machine and then Django say that there is to do; what else is told, into ``result``."""
         contents = Templates(self, args, task_vars).render(rows)
         if any(map(has_error, rows)):
             return "A file cannot be rendered for each of the coaches."
@@ -51,6 +56,7 @@ class ActionModule(ActionBase):
         )
         if found.get("failed"):
             return f"The machine could not say: {found.get('msg', '')}"
+        result.update({name: found[name] for name in _TOLD if name in found})
         if not found["settled"]:
             return "Something on the machine is to be set right."
         known = Registration.ask(

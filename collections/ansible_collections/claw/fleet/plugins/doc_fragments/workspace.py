@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Which files, where their templates are, and what these were rendered to."""
+    """Which files, and where their templates are; RENDERED is for the machine's half, which gets what they were rendered to."""
 
     DOCUMENTATION = r"""
 options:
@@ -39,6 +39,10 @@ options:
     type: list
     elements: path
     default: []
+"""
+
+    RENDERED = r"""
+options:
   contents:
     description:
       - What the templates were rendered to, by agent and O(workspace_files[].dest).

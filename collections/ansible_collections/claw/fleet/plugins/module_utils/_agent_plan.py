@@ -14,8 +14,9 @@ from typing import Any
 
 from ansible_collections.claw.fleet.plugins.module_utils import _coach
 from ansible_collections.claw.fleet.plugins.module_utils._coach import Row
+from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest
 from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries
-from ansible_collections.claw.fleet.plugins.module_utils._workspace import DIR_MODE, FileStep
+from ansible_collections.claw.fleet.plugins.module_utils._workspace import DIR_MODE, FileStep, ahead, behind
 
 
 @dataclass
@@ -95,6 +96,16 @@ def wanted_entries(plans: list[Plan], served: Entries, gone: set[str]) -> Entrie
         elif plan.verb == "paused":
             wanted.pop(plan.agent_id, None)
     return wanted
+
+
+def is_recorded(plans: list[Plan], manifest: Manifest) -> bool:
+    """Whether the manifest on disk says of these agents' files what it is to say once the plans are carried out."""
+    wanted = {
+        plan.agent_id: behind(plan.steps, ahead(plan.steps, manifest.files.get(plan.agent_id, {})))
+        for plan in plans
+        if plan.entry is not None
+    }
+    return manifest.is_saved() and {**manifest.files, **wanted} == manifest.files
 
 
 def warnings(plans: list[Plan]) -> list[str]:

@@ -23,6 +23,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._agent_plan import (
     Plan,
     change,
     diff_of,
+    is_recorded,
     wanted_entries,
     warnings,
 )
@@ -55,7 +56,7 @@ class Outcome(NamedTuple):
 
     ``results``: the rows; ``reloads`` of the gateway, 0 or 1; ``served``: whether it runs and serves them; ids that were
     served but not in the list, left alone as ``unlisted`` or removed as ``purged``; ``diff`` in Ansible's form;
-    ``warnings`` for people.
+    ``warnings`` for people; ``recorded``: whether the manifest said before what it is to say of their files.
     """
 
     results: list[Row]
@@ -66,6 +67,19 @@ class Outcome(NamedTuple):
     purged: list[str]
     diff: list[dict[str, str]]
     warnings: list[str]
+    recorded: bool
+
+
+class Seen(NamedTuple):
+    """What a look found.
+
+    ``settled``: whether there is nothing to do, and nothing to warn of, while the gateway serves these agents; ``unlisted``:
+    ids that it serves too; ``outdated``: {agent id: files} that a changed template would make different.
+    """
+
+    settled: bool
+    unlisted: list[str]
+    outdated: dict[str, list[str]]
 
 
 class Agents:
@@ -107,6 +121,7 @@ class Agents:
             gone = {plan.agent_id for plan in plans if plan.verb == "removed"} | set(purged)
             _guard(gone, len(served), max_removals)
             back = {plan.agent_id for plan in plans if plan.row["wanted"] != "removed"}
+            recorded = is_recorded(plans, manifest)
             moved = [self._removal_diff(agent_id, agent_id in back) for agent_id in sorted(gone | unfinished)]
             if not check:
                 if unfinished:
@@ -133,21 +148,23 @@ class Agents:
                 purged=purged,
                 diff=diff,
                 warnings=warnings(plans),
+                recorded=recorded,
             )
 
-    def is_settled(
+    def look(
         self,
         rows: list[Row],
         files: Mapping[str, list[OwnedFile]],
         *,
         purge: bool = False,
         max_removals: int | None = None,
-    ) -> bool:
-        """Whether `reconcile` would have nothing to do and nothing to tell, while the gateway serves these agents."""
+    ) -> Seen:
+        """Whether `reconcile` has anything to do."""
         found = self.reconcile(rows, files, purge=purge, max_removals=max_removals, check=True)
-        if found.changed or found.warnings or any(map(_coach.has_error, found.results)):
-            return False
-        return found.served and self.roster.is_served()
+        quiet = not (found.changed or found.warnings or any(map(_coach.has_error, found.results)))
+        settled = quiet and found.recorded and found.served and self.roster.is_served()
+        outdated = {row["agent_id"]: row["outdated"] for row in found.results if row.get("outdated")}
+        return Seen(settled, found.unlisted, outdated)
 
     @contextmanager
     def _as_gateway(self) -> Iterator[None]:

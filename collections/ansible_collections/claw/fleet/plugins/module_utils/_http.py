@@ -19,6 +19,7 @@ import json
 import ssl
 import time
 import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
@@ -107,7 +108,7 @@ class JsonHttp:
                     client_cert=client_cert,
                     client_key=client_key,
                 )
-                if self.url.startswith("https:")
+                if "https" in _schemes(self.url, use_proxy)
                 # By http nobody is asked for a certificate, and to read all authorities takes longer than to ask.
                 else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             )
@@ -309,6 +310,13 @@ def _seconds(retry_after: str | None) -> float:
         return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
     except ValueError:
         return 0.0
+
+
+def _schemes(url: str, use_proxy: bool) -> set[str]:
+    """Of what is connected to: the origin, and the proxy before it."""
+    scheme = urlsplit(url).scheme
+    proxy = urllib.request.getproxies().get(scheme, "") if use_proxy else ""
+    return {scheme, urlsplit(proxy).scheme}
 
 
 def _base_url(url: str) -> str:

@@ -53,12 +53,19 @@ class Manifest:
         self.removing.pop(agent_id, None)
         self.activated.discard(agent_id)
 
+    def is_saved(self) -> bool:
+        """Whether it is as it is on disk."""
+        return self._encoded() == self._saved
+
     def save(self) -> None:
         """Write it durably if it differs from what is on disk."""
-        data = {"agents": self.files, "removing": self.removing, "activated": sorted(self.activated)}
-        encoded = (json.dumps(data, indent=1, sort_keys=True) + "\n").encode()
+        encoded = self._encoded()
         if encoded == self._saved:
             return
         owner = _durable.Owner(os.geteuid(), os.getegid())
         _durable.write(self.path, encoded, mode=0o600, owner=owner)
         self._saved = encoded
+
+    def _encoded(self) -> bytes:
+        data = {"agents": self.files, "removing": self.removing, "activated": sorted(self.activated)}
+        return (json.dumps(data, indent=1, sort_keys=True) + "\n").encode()

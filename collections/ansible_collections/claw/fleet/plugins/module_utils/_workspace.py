@@ -39,9 +39,10 @@ WORKSPACE_OPTIONS: dict[str, Any] = {
         },
     },
     "template_paths": {"type": "list", "elements": "path", "default": []},
-    "contents": {"type": "dict", "default": {}},
 }
 """The options of the documentation fragment claw.fleet.workspace."""
+RENDERED_OPTIONS: dict[str, Any] = {"contents": {"type": "dict", "default": {}}}
+"""The options of claw.fleet.workspace.rendered."""
 _AGENTS_OWN = ("MEMORY.md", "memory", "relationships")
 
 Record = dict[str, list[str]]

@@ -89,6 +89,18 @@ settled:
   returned: success
   type: bool
   sample: false
+unlisted:
+  description: Agents in the roster without a row in O(coaches), which are left alone.
+  returned: when the machine was asked
+  type: list
+  elements: str
+  sample: []
+outdated:
+  description: Files that a changed template would make different, by agent. They are written once something is wanted of her coach.
+  returned: when the machine was asked
+  type: dict
+  sample:
+    coach-anna: [AGENTS.md]
 reason:
   description: What there is to do, in a sentence; empty if nothing is.
   returned: success

@@ -16,6 +16,7 @@ extends_documentation_fragment:
   - claw.fleet.attributes
   - claw.fleet.gateway
   - claw.fleet.workspace
+  - claw.fleet.workspace.rendered
 attributes:
   check_mode:
     support: full
@@ -65,6 +66,18 @@ settled:
   returned: success
   type: bool
   sample: true
+unlisted:
+  description: Agents in the roster without a row in O(agents), which are left alone.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+outdated:
+  description: Files that a changed template would make different, by agent. They are written once something is wanted of her coach.
+  returned: success
+  type: dict
+  sample:
+    coach-anna: [AGENTS.md]
 token_sha256:
   description: The SHA-256 of the gateway's token, as hexadecimal digits.
   returned: success
@@ -89,7 +102,11 @@ from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
 from ansible_collections.claw.fleet.plugins.module_utils._keys import Keys
 from ansible_collections.claw.fleet.plugins.module_utils._manifest import ManifestError
 from ansible_collections.claw.fleet.plugins.module_utils._roster import RosterError
-from ansible_collections.claw.fleet.plugins.module_utils._workspace import WORKSPACE_OPTIONS, owned_files
+from ansible_collections.claw.fleet.plugins.module_utils._workspace import (
+    RENDERED_OPTIONS,
+    WORKSPACE_OPTIONS,
+    owned_files,
+)
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "gateway": {"type": "str", "required": True},
@@ -100,6 +117,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "purge": {"type": "bool", "default": False},
     "max_removals": {"type": "int"},
     **WORKSPACE_OPTIONS,
+    **RENDERED_OPTIONS,
 }
 
 
@@ -112,10 +130,11 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
             f"{params['token_file']} is not there. Run the playbook site for this machine again."
         )
     rows = check_rows(params["agents"])
-    settled = Keys(gateway).are_settled(rows, params["coach_api_url"]) and Agents(gateway).is_settled(
+    seen = Agents(gateway).look(
         rows, owned_files(params), purge=params["purge"], max_removals=params["max_removals"]
     )
-    return {"settled": settled, "token_sha256": hashlib.sha256(token.strip()).hexdigest()}
+    settled = seen.settled and Keys(gateway).are_settled(rows, params["coach_api_url"])
+    return {**seen._asdict(), "settled": settled, "token_sha256": hashlib.sha256(token.strip()).hexdigest()}
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ extends_documentation_fragment:
   - claw.fleet.attributes
   - claw.fleet.gateway
   - claw.fleet.workspace
+  - claw.fleet.workspace.rendered
 attributes:
   check_mode:
     support: full
@@ -164,7 +165,11 @@ from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
 )
 from ansible_collections.claw.fleet.plugins.module_utils._manifest import ManifestError
 from ansible_collections.claw.fleet.plugins.module_utils._roster import RosterError
-from ansible_collections.claw.fleet.plugins.module_utils._workspace import WORKSPACE_OPTIONS, owned_files
+from ansible_collections.claw.fleet.plugins.module_utils._workspace import (
+    RENDERED_OPTIONS,
+    WORKSPACE_OPTIONS,
+    owned_files,
+)
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "gateway": {"type": "str", "required": True},
@@ -173,6 +178,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "purge": {"type": "bool", "default": False},
     "max_removals": {"type": "int"},
     **WORKSPACE_OPTIONS,
+    **RENDERED_OPTIONS,
 }
 
 
@@ -202,6 +208,7 @@ def main() -> None:
     ) as error:
         module.fail_json(msg=str(error), invocation=invocation)
     result = outcome._asdict() | stopped
+    del result["recorded"]
     for warning in result.pop("warnings"):
         module.warn(warning)
     module.exit_json(**result, invocation=invocation)

@@ -26,7 +26,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._coach import (
     has_error,
 )
 from ansible_collections.claw.fleet.plugins.module_utils._workspace import refuse_dest
-from jinja2 import Environment, TemplateNotFound, TemplateSyntaxError, nodes
+from jinja2 import Environment, TemplateAssertionError, TemplateNotFound, TemplateSyntaxError, meta, nodes
 
 # As ansible.builtin.template has them.
 _OVERRIDES = {"trim_blocks": True}
@@ -167,7 +167,13 @@ def _has_text(parsed: nodes.Template) -> bool:
 
 
 def _is_plain(parsed: nodes.Template) -> bool:
-    return all(
+    try:
+        # What another variable holds may speak of the coach, and does not see that of a loop.
+        others = meta.find_undeclared_variables(parsed) - {"coach"}
+    except TemplateAssertionError:
+        # Of the filters only Ansible has nobody knows here.
+        return False
+    return not others and all(
         isinstance(node, _PLAIN) and not (isinstance(node, nodes.Name) and node.name == "loop")
         for node in parsed.find_all(nodes.Node)
     )

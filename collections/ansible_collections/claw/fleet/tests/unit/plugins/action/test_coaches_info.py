@@ -142,7 +142,9 @@ class World:
             return {"failed": True, "msg": str(error)}
 
     def steps(self) -> bool:
-        """What the role does where the look says that there is something; whether any step did or told anything."""
+        """What the role does where the look says that there is something; whether any step did, warned or wrote anything."""
+        manifest = Path(self.gateway.config_dir) / "manifest.json"
+        recorded = manifest.read_bytes() if manifest.exists() else b""
         registered = self._run(
             gateway_registration.ActionModule,
             name="gw-a",
@@ -158,7 +160,8 @@ class World:
         outcome = self._run(coach_status.ActionModule, coaches=marked["results"], fail_on_error=True)
         changed = any(step["changed"] for step in (registered, claimed, keyed, marked, outcome))
         failed = bool(outcome.get("failed")) or not served.served
-        return bool(changed or served.changed or served.warnings or failed)
+        wrote = manifest.read_bytes() != recorded
+        return bool(changed or served.changed or served.warnings or failed or wrote)
 
     def _run(self, action: type[ActionBase], *, check: bool = False, **args: Any) -> dict[str, Any]:
         access = {"api_url": self.django.url, "api_token": TOKEN, "retries": 0}
@@ -207,6 +210,15 @@ def stopped(_world: World) -> None:
 
 
 KEYS = ("credentials", "coach-2")
+
+
+def what_was_hers_is_the_fleets(world: World) -> None:
+    """Somebody changed a file, and changed it to what a newer template makes of it."""
+    world.template = "3"
+    path = world.state / "workspaces" / "coach-2" / "AGENTS.md"
+    path.write_text(world.contents(world.rows())["coach-2"]["AGENTS.md"])
+
+
 CHANGES: dict[str, Callable[[World], None]] = {
     "another name": of_a_row(name="Zoe"),
     "a new generation": of_a_row(generation=2),
@@ -235,6 +247,8 @@ CHANGES: dict[str, Callable[[World], None]] = {
         lambda path: path.write_text("mine"), "workspaces", "coach-2", "SOUL.md"
     ),
     "another template": another_template,
+    "a file was made equal by hand": what_was_hers_is_the_fleets,
+    "the manifest is gone": lambda world: (Path(world.gateway.config_dir) / "manifest.json").unlink(),
     "another entry": another_entry,
     "the gateway is stopped": stopped,
     "another URL": of_django(url="http://n"),
@@ -286,6 +300,14 @@ def test_an_agent_too_many_counts_where_the_list_is_the_whole_truth(world: World
     del world.django.rows[3]
     assert world.look()["settled"] is True
     assert world.look(purge=True)["settled"] is False
+
+
+def test_what_is_only_told_is_told(world: World) -> None:
+    another_template(world)
+    del world.django.rows[3]
+    seen = world.look()
+    assert (seen["settled"], seen["unlisted"]) == (True, ["coach-3"])
+    assert seen["outdated"] == {"coach-1": ["AGENTS.md"], "coach-2": ["AGENTS.md"]}
 
 
 def test_a_gateway_that_does_not_say_so_does_not_serve(world: World) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar
+from ansible.template import Templar, trust_as_template
 from ansible_collections.claw.fleet.plugins.action.openclaw_agent import ActionModule
 from ansible_collections.claw.fleet.tests.unit.plugins.coach_list import row
 from hypothesis import given, settings
@@ -29,7 +29,9 @@ def templates(tmp_path: Path) -> Path:
     return directory
 
 
-def render(templates: Path, *rows: dict[str, Any], **args: Any) -> dict[str, Any]:
+def render(
+    templates: Path, *rows: dict[str, Any], variables: dict[str, Any] | None = None, **args: Any
+) -> dict[str, Any]:
     """What the module on the machine would be given."""
     loader = DataLoader()
     loader.set_basedir(str(templates.parent))
@@ -52,7 +54,7 @@ def render(templates: Path, *rows: dict[str, Any], **args: Any) -> dict[str, Any
         return {"changed": False}
 
     action._execute_module = execute
-    action.run(None, {"company": "Acme", "secret": "s3cret"})
+    action.run(None, {"company": "Acme", "secret": "s3cret", **(variables or {})})
     return sent
 
 
@@ -123,6 +125,16 @@ PIECES = [
     "{% for part in [1, 2] %}{{ part }}{{ loop.index }}{% endfor %}\n",
     "{% for part in [1, 2] -%} {{ part }} {% endfor %}",
 ]
+
+
+def test_what_another_variable_says_of_a_coach_is_said_of_each(templates: Path) -> None:
+    (templates / "SOUL.md.j2").write_text("Hello {{ greeting }}.")
+    rows = [row(1, name="Anna"), row(2, name="Bert")]
+    greeting = trust_as_template("{{ coach.name | default('you') }}")
+    sent = render(templates, *rows, variables={"greeting": greeting})
+    assert sent["contents"] == {
+        f"coach-{pk}": {"SOUL.md": f"Hello {name}."} for pk, name in ((1, "Anna"), (2, "Bert"))
+    }
 
 
 @pytest.mark.slow
