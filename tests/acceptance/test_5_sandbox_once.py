@@ -27,9 +27,10 @@ class Both:
         self.fleet = fleet
         address = fleet.bench.facts()["hosts"][MACHINE]
         host = {"ansible_host": MACHINE, "gateway_port": 18789, "demo_machine_address": address}
-        extra = place / "0-both.json"
+        extra = place / "both.json"
         extra.write_text(json.dumps({"all": {"children": {"gateways": {"hosts": {GATEWAY: host}}}}}))
-        self.inventory = [extra, INVENTORY]
+        # The fleet first, as its own gateways are to be before the other.
+        self.inventory = [INVENTORY, extra]
         self.machine = testinfra.get_host(f"docker://{fleet.bench.container(MACHINE)}")
 
     def play(self, playbook: str, *words: str, **extra: Any) -> Play:

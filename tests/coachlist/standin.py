@@ -25,6 +25,8 @@ class Reply:
 
     def __init__(self, handler: BaseHTTPRequestHandler) -> None:
         self._handler = handler
+        self.port: int = handler.client_address[1]
+        """Of the other side: each connection has another."""
 
     def json(self, body: Any, status: int = 200) -> None:
         """A whole answer in JSON."""
@@ -86,7 +88,11 @@ class StandIn:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            # As many as call at once; Python's own five are fewer than a proxy takes.
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)

@@ -7,6 +7,7 @@ import queue
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from claw_fleet.coachlist.asking import _client
 from claw_fleet.coachlist.models import CompanionProfile, Gateway
 from claw_fleet.coachlist.relay import KEEPALIVE, Relay
 
@@ -394,3 +396,25 @@ def test_a_failure_on_the_way_is_an_event(exc: Exception, code: str) -> None:
     first, last = list(relay)
     assert first == FIRST and last.startswith(b"event: error\ndata: ") and last.endswith(b"\n\n")
     assert json.loads(last.split(b"data: ")[1])["code"] == code
+
+
+def test_nobodys_connection_is_closed_for_others_being_there(standin: StandIn) -> None:
+    """A pool that closes what it has too much of closes a connection that another thread has just been given, too."""
+    callers, ports, client = 30, set(), _client()
+    together = threading.Barrier(callers)
+
+    def answer(reply: Reply) -> None:
+        ports.add(reply.port)
+        together.wait(30)
+        reply.json(whole("Hello"))
+
+    def ask_at_once(_caller: int) -> None:
+        upstream = client.send(client.build_request("POST", standin.url, json={}), stream=True)
+        upstream.read()
+        upstream.close()
+
+    standin.answer = answer
+    with ThreadPoolExecutor(callers) as pool:
+        for _burst in range(2):
+            list(pool.map(ask_at_once, range(callers)))
+    assert len(ports) == callers

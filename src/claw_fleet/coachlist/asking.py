@@ -72,10 +72,14 @@ def gateway_of(coach: CompanionProfile) -> Gateway:
 
 @functools.cache
 def _client() -> httpx.Client:
-    """One pool of connections a process. Threads bound how many are open, so the pool does not."""
+    """One pool of connections a process. Threads bound how many are open, so the pool does not.
+
+    Nor does it bound how many are kept: httpcore counts all of them as idle then, and closes one that another thread has
+    just been given.
+    """
     return httpx.Client(
         follow_redirects=False,
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=30),
     )
 
 
