@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from ansible_collections.claw.fleet.plugins.module_utils import _durable, _removal, _tree
 from ansible_collections.claw.fleet.plugins.module_utils._activation import Activation
-from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents, Outcome
+from ansible_collections.claw.fleet.plugins.module_utils._agent_plan import Outcome
+from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayRefused
 from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest
 from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries, Roster, RosterError

@@ -5,7 +5,6 @@ What the benches have in common is in the cache directory: who needs the engine,
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from clawbench.shell import (
     docker,
     end_process,
     is_ours,
+    locked,
     run,
     until,
     write_private,
@@ -139,8 +139,7 @@ def _alone() -> Iterator[Path]:
     """One bench at a time; the place of what they have in common."""
     place = cache_dir() / "engine"
     (place / "needs").mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(place / "lock"):
         yield place
 
 

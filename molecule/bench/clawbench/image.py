@@ -12,11 +12,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from clawbench.shell import BenchError, cache_dir, docker, program, run
+from clawbench.shell import BenchError, cache_dir, docker, locked, program, run
 
 REPOSITORY = "claw-bench-host"
 BASE_REPOSITORY = "claw-bench-base"
@@ -43,16 +42,15 @@ def tag(debian: str = "12") -> str:
 
 def kept_at(name: str) -> Path:
     """The compressed file of an image."""
-    return cache_dir() / "images" / (name.replace(":", "-") + ".tar.zst")
+    return _images() / (name.replace(":", "-") + ".tar.zst")
 
 
 def ensure(debian: str = "12") -> tuple[str, str]:
     """The image is in the engine; returns its name and how it came: present, loaded or built."""
     name = tag(debian)
     kept = kept_at(name)
-    with needed(), _lock_file("lock").open("w") as lock:
-        # Two benches that start at once build it once.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # Two benches that start at once build it once.
+    with needed(), locked(_images() / "lock"):
         if docker("image", "ls", "--quiet", name):
             return name, "present"
         if kept.is_file():
@@ -64,12 +62,9 @@ def ensure(debian: str = "12") -> tuple[str, str]:
         return name, "built"
 
 
-@contextmanager
-def needed() -> Iterator[None]:
+def needed(how: int = fcntl.LOCK_SH) -> AbstractContextManager[None]:
     """Until its end no image is forgotten: a bench that comes up has them before it has a container that needs them."""
-    with _lock_file("needed").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        yield
+    return locked(_images() / "needed", how)
 
 
 def forget() -> None:
@@ -77,11 +72,7 @@ def forget() -> None:
 
     Those that a container needs stay, and all of them while another bench comes up.
     """
-    with _lock_file("needed").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
+    with suppress(BlockingIOError), needed(fcntl.LOCK_EX | fcntl.LOCK_NB):
         for name in _names():
             if name.startswith((f"{REPOSITORY}:", f"{BASE_REPOSITORY}:")):
                 docker("image", "rm", name, check=False)
@@ -93,10 +84,8 @@ def _names() -> list[str]:
     return docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
 
 
-def _lock_file(name: str) -> Path:
-    path = cache_dir() / "images" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+def _images() -> Path:
+    return cache_dir() / "images"
 
 
 def _extra_cas() -> list[Path]:

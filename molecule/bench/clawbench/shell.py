@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -116,10 +117,18 @@ def apt_install(*packages: str, reason: str) -> None:
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
     # apt-get does not wait for another one; the tests, which run beside each other, do.
-    with (cache_dir() / "apt.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(cache_dir() / "apt.lock"):
         run(["apt-get", "update"], env=env, why="refresh the list of Debian packages")
         run(command, env=env, why=f"install {names} from Debian")
+
+
+@contextmanager
+def locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a lock by its file, as `fcntl.flock` has it; BlockingIOError where it is held and `how` does not wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, how)
+        yield
 
 
 def write_private(path: Path, content: str) -> None:

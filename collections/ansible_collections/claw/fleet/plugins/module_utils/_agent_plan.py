@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.claw.fleet.plugins.module_utils import _coach
 from ansible_collections.claw.fleet.plugins.module_utils._coach import Row
@@ -85,6 +85,37 @@ class Plan:
         if self.outdated:
             row["outdated"] = self.outdated
         return row
+
+
+class Outcome(NamedTuple):
+    """What was done, or would be.
+
+    ``results``: the rows; ``reloads`` of the gateway, 0 or 1; ``served``: whether it runs and serves them; ids that were
+    served but not in the list, left alone as ``unlisted`` or removed as ``purged``; ``diff`` in Ansible's form;
+    ``warnings`` for people; ``recorded``: whether the manifest said before what it is to say of their files.
+    """
+
+    results: list[Row]
+    changed: bool
+    reloads: int
+    served: bool
+    unlisted: list[str]
+    purged: list[str]
+    diff: list[dict[str, str]]
+    warnings: list[str]
+    recorded: bool
+
+
+class Seen(NamedTuple):
+    """What a look found.
+
+    ``settled``: whether there is nothing to do, and nothing to warn of, while the gateway serves these agents; ``unlisted``:
+    ids that it serves too; ``outdated``: {agent id: files} that a changed template would make different.
+    """
+
+    settled: bool
+    unlisted: list[str]
+    outdated: dict[str, list[str]]
 
 
 def wanted_entries(plans: list[Plan], served: Entries, gone: set[str]) -> Entries:

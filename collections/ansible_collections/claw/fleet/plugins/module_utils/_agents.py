@@ -16,11 +16,13 @@ import time
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ansible_collections.claw.fleet.plugins.module_utils import _coach, _durable, _removal
 from ansible_collections.claw.fleet.plugins.module_utils._agent_plan import (
+    Outcome,
     Plan,
+    Seen,
     change,
     diff_of,
     is_recorded,
@@ -28,10 +30,10 @@ from ansible_collections.claw.fleet.plugins.module_utils._agent_plan import (
     warnings,
 )
 from ansible_collections.claw.fleet.plugins.module_utils._coach import Row
-from ansible_collections.claw.fleet.plugins.module_utils._containers import Containers
-from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway
-from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest
-from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries, Roster
+from ansible_collections.claw.fleet.plugins.module_utils._containers import Containers, ContainersError
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError
+from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest, ManifestError
+from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries, Roster, RosterError
 from ansible_collections.claw.fleet.plugins.module_utils._sandbox import Sandbox, refuse_unguarded
 from ansible_collections.claw.fleet.plugins.module_utils._workspace import (
     DIR_MODE,
@@ -51,35 +53,16 @@ class AgentsError(Exception):
     """The list as a whole cannot be carried out and nothing was changed; str() is a plain sentence."""
 
 
-class Outcome(NamedTuple):
-    """What was done, or would be.
-
-    ``results``: the rows; ``reloads`` of the gateway, 0 or 1; ``served``: whether it runs and serves them; ids that were
-    served but not in the list, left alone as ``unlisted`` or removed as ``purged``; ``diff`` in Ansible's form;
-    ``warnings`` for people; ``recorded``: whether the manifest said before what it is to say of their files.
-    """
-
-    results: list[Row]
-    changed: bool
-    reloads: int
-    served: bool
-    unlisted: list[str]
-    purged: list[str]
-    diff: list[dict[str, str]]
-    warnings: list[str]
-    recorded: bool
-
-
-class Seen(NamedTuple):
-    """What a look found.
-
-    ``settled``: whether there is nothing to do, and nothing to warn of, while the gateway serves these agents; ``unlisted``:
-    ids that it serves too; ``outdated``: {agent id: files} that a changed template would make different.
-    """
-
-    settled: bool
-    unlisted: list[str]
-    outdated: dict[str, list[str]]
+ERRORS = (
+    AgentsError,
+    ContainersError,
+    GatewayError,
+    ManifestError,
+    RosterError,
+    _coach.CoachListError,
+    _durable.DurableError,
+)
+"""What `Agents` raises about all of them."""
 
 
 class Agents:

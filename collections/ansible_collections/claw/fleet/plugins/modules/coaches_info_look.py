@@ -91,17 +91,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.claw.fleet.plugins.module_utils import _durable
-from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents, AgentsError
-from ansible_collections.claw.fleet.plugins.module_utils._coach import CoachListError, check_rows
-from ansible_collections.claw.fleet.plugins.module_utils._containers import ContainersError
+from ansible_collections.claw.fleet.plugins.module_utils._agents import ERRORS, Agents
+from ansible_collections.claw.fleet.plugins.module_utils._coach import check_rows
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
     DEFAULT_CONFIG_ROOT,
     Gateway,
     GatewayError,
 )
 from ansible_collections.claw.fleet.plugins.module_utils._keys import Keys
-from ansible_collections.claw.fleet.plugins.module_utils._manifest import ManifestError
-from ansible_collections.claw.fleet.plugins.module_utils._roster import RosterError
 from ansible_collections.claw.fleet.plugins.module_utils._workspace import (
     RENDERED_OPTIONS,
     WORKSPACE_OPTIONS,
@@ -144,15 +141,7 @@ def main() -> None:
     invocation = {"module_args": {"gateway": module.params["gateway"], "purge": module.params["purge"]}}
     try:
         found = look(module.params)
-    except (
-        AgentsError,
-        CoachListError,
-        ContainersError,
-        GatewayError,
-        ManifestError,
-        RosterError,
-        _durable.DurableError,
-    ) as error:
+    except ERRORS as error:
         module.fail_json(msg=str(error), invocation=invocation)
     module.exit_json(changed=False, **found, invocation=invocation)
 

@@ -154,17 +154,8 @@ purged:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents, AgentsError
-from ansible_collections.claw.fleet.plugins.module_utils._coach import CoachListError
-from ansible_collections.claw.fleet.plugins.module_utils._containers import ContainersError
-from ansible_collections.claw.fleet.plugins.module_utils._durable import DurableError
-from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
-    DEFAULT_CONFIG_ROOT,
-    Gateway,
-    GatewayError,
-)
-from ansible_collections.claw.fleet.plugins.module_utils._manifest import ManifestError
-from ansible_collections.claw.fleet.plugins.module_utils._roster import RosterError
+from ansible_collections.claw.fleet.plugins.module_utils._agents import ERRORS, Agents
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import DEFAULT_CONFIG_ROOT, Gateway
 from ansible_collections.claw.fleet.plugins.module_utils._workspace import (
     RENDERED_OPTIONS,
     WORKSPACE_OPTIONS,
@@ -197,15 +188,7 @@ def main() -> None:
             check=module.check_mode,
         )
         stopped = {} if outcome.served else {"stopped": gateway.describe_end(gateway.unit_state())}
-    except (
-        AgentsError,
-        CoachListError,
-        ContainersError,
-        DurableError,
-        GatewayError,
-        ManifestError,
-        RosterError,
-    ) as error:
+    except ERRORS as error:
         module.fail_json(msg=str(error), invocation=invocation)
     result = outcome._asdict() | stopped
     del result["recorded"]

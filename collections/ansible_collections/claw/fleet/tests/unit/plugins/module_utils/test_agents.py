@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.claw.fleet.plugins.module_utils import _agents, _durable, _removal
-from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents, AgentsError, Outcome
+from ansible_collections.claw.fleet.plugins.module_utils._agent_plan import Outcome
+from ansible_collections.claw.fleet.plugins.module_utils._agents import Agents, AgentsError
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, Served
 from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest, ManifestError
 from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries, Roster
