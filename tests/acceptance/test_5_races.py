@@ -23,6 +23,8 @@ BY_HAND = {
     4: "plugins reload memory-core",
 }
 """What a person says at OpenClaw's command line in a round: its config, and what its plugins keep beside it."""
+REFUSALS = ("so nothing was changed. Re-run", "config identity changed while")
+"""How OpenClaw's command line says that the config changed under its hands: in the command, and before it begins."""
 GATEWAY = "gw-a"
 SECONDS_BETWEEN_PATCHES = 2.1
 """The gateway takes 30 a minute."""
@@ -94,7 +96,7 @@ def say_by_hand(fleet: Fleet, words: str) -> None:
 
     def taken() -> bool:
         done = fleet.machine.run("runuser -u %s -- sh -c %s", described["user"], f"{command} {words}")
-        assert done.rc == 0 or "so nothing was changed. Re-run" in done.stderr, done.stderr
+        assert done.rc == 0 or any(refusal in done.stderr for refusal in REFUSALS), done.stderr
         return bool(done.rc == 0)
 
     until("the command line to be let in", taken, 300)
