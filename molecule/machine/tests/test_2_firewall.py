@@ -170,6 +170,23 @@ def test_rules_that_somebody_takes_away_are_missed() -> None:
     assert sh(OLD, "/opt/claw/machine/firewall check && echo whole") == "whole"
 
 
+# What a package brings, and takes away with it: the names of protocols. A new rule is loaded while there are none.
+_NAMED = """
+cp -a /etc/protocols /root/protocols 2>/dev/null || true
+rm -f /etc/protocols
+systemctl reload claw-firewall
+printf 'tcp 6 TCP\n' > /etc/protocols
+/opt/claw/machine/firewall check && echo whole
+rm -f /etc/protocols
+[ ! -e /root/protocols ] || mv /root/protocols /etc/protocols
+"""
+
+
+def test_the_names_of_protocols_make_no_other_rules_of_them() -> None:
+    assert "original proto-dst" in rules(NEW)
+    assert sh(NEW, _NAMED) == "whole"
+
+
 def test_nobody_is_locked_out() -> None:
     """A firewall through which no new connection comes goes again by itself, and the machine never starts with it."""
     before = sh(OLD, "nft --stateless list table inet claw_machine; cat /etc/claw-machine/firewall.nft")
