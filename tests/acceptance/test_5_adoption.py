@@ -169,6 +169,8 @@ def former(fleet: Fleet, inventory: list[Path]) -> Iterator[Former]:
     former.schedule("evening", "at midnight")
     yield former
     fleet.sh(f"systemctl disable --now openclaw-gateway.service openclaw-gateway@{NAME}.service")
+    # Others look where on the machine a secret is, and know of no gateway but the demo's.
+    fleet.sh(f"rm -r /etc/claw/{NAME} /var/lib/claw/{NAME}")
     fleet.orm(f"CompanionProfile.objects.filter(agent_id='{COACH}').delete()")
 
 

@@ -27,10 +27,12 @@ class Both:
         self.fleet = fleet
         address = fleet.bench.facts()["hosts"][MACHINE]
         host = {"ansible_host": MACHINE, "gateway_port": 18789, "demo_machine_address": address}
-        extra = place / "both.json"
+        for own in INVENTORY.iterdir():
+            (place / own.name).symlink_to(own)
+        # By its name behind the demo's own hosts, which are to be the first, and before the list, which asks who is there.
+        extra = place / "hosts_more.yml"
         extra.write_text(json.dumps({"all": {"children": {"gateways": {"hosts": {GATEWAY: host}}}}}))
-        # The fleet first, as its own gateways are to be before the other.
-        self.inventory = [INVENTORY, extra]
+        self.inventory = [place]
         self.machine = testinfra.get_host(f"docker://{fleet.bench.container(MACHINE)}")
 
     def play(self, playbook: str, *words: str, **extra: Any) -> Play:
