@@ -99,6 +99,18 @@ def test_pause_resume_remove_and_back_again(fleet: Fleet, dora: str) -> None:
         assert "Quaxi" not in fleet.ask(dora, "recall").text
 
 
+def test_two_asks_that_begin_a_conversation_at_once_are_both_answered(fleet: Fleet) -> None:
+    key = fleet.credentials("coach-anna")["api_key"]
+    with ThreadPoolExecutor() as pool:
+        for number in range(5):
+            asks = [
+                pool.submit(fleet.ask, "coach-anna", text, f"begun-{number}", key)
+                for text in ("hello", "are you there?")
+            ]
+            replies = [ask.result() for ask in asks]
+            assert [reply.status for reply in replies if reply.text] == [200, 200], replies
+
+
 def test_a_new_key_and_the_old_one_refused(fleet: Fleet) -> None:
     old = fleet.credentials("coach-ben")["api_key"]
     with fleet.admin() as admin:

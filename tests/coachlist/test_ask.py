@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from claw_fleet.coachlist.asking import _client
+from claw_fleet.coachlist.asking import Asking, _client, gateway_of, whole_answer
 from claw_fleet.coachlist.models import CompanionProfile, Gateway
 from claw_fleet.coachlist.relay import KEEPALIVE, Relay
 
@@ -396,6 +396,35 @@ def test_a_failure_on_the_way_is_an_event(exc: Exception, code: str) -> None:
     first, last = list(relay)
     assert first == FIRST and last.startswith(b"event: error\ndata: ") and last.endswith(b"\n\n")
     assert json.loads(last.split(b"data: ")[1])["code"] == code
+
+
+def test_a_stream_that_ended_takes_nobodys_connection_along(
+    coach: CompanionProfile, standin: StandIn
+) -> None:
+    """Its connection would be somebody else's by the time at which its reader is through with it."""
+    read, heard = threading.Event(), threading.Event()
+
+    def answer(reply: Reply) -> None:
+        if standin.heard[-1].body["stream"]:
+            reply.start()
+            reply.chunk(LAST)
+            reply.end()
+        else:
+            heard.set()
+            assert read.wait(60)
+            reply.json(whole("Hello"))
+
+    standin.answer = answer
+    gateway = gateway_of(coach)
+    upstream = Asking(coach, gateway, {"input": "Hello", "stream": True}).send()
+    relay = Relay(upstream, gateway="gw-a", keepalive=60)
+    relay._thread.join(60)
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(Asking(coach, gateway, {"input": "Hello", "stream": False}).send)
+        assert heard.wait(60)
+        assert b"".join(relay) == LAST
+        read.set()
+        assert whole_answer(other.result(60), gateway) == "Hello"
 
 
 def test_nobodys_connection_is_closed_for_others_being_there(standin: StandIn) -> None:

@@ -107,10 +107,17 @@ class Ask(CoachView):
         asking = Asking(coach, gateway, question)
         upstream = asking.send()
         if not question["stream"]:
-            return Response({"answer": whole_answer(upstream, gateway)})
-        response = StreamingHttpResponse(
-            Relay(upstream, gateway=gateway.name, keepalive=conf.ask_keepalive(), again=asking.send_again),
-            content_type="text/event-stream",
+            try:
+                return Response({"answer": whole_answer(upstream, gateway)})
+            finally:
+                asking.begun()
+        relay = Relay(
+            upstream,
+            gateway=gateway.name,
+            keepalive=conf.ask_keepalive(),
+            again=asking.send_again,
+            begun=asking.begun,
         )
+        response = StreamingHttpResponse(relay, content_type="text/event-stream")
         response.headers["X-Accel-Buffering"] = "no"  # nginx would collect it otherwise
         return response

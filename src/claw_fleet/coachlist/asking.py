@@ -10,10 +10,10 @@ import re
 from typing import Any
 
 import httpx
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 from django.views.decorators.debug import sensitive_variables
 
-from claw_fleet.coachlist import conf, rules, turned_away
+from claw_fleet.coachlist import conf, conversations, rules, turned_away
 from claw_fleet.coachlist.errors import BadGateway, Conflict
 from claw_fleet.coachlist.models import CompanionProfile, Gateway, Status, Wanted
 
@@ -92,10 +92,28 @@ class Asking:
         self._question = question
         self._tried: set[str] = set()
         self._followed = False
+        session = question.get("session")
+        self._beginning = conversations.Beginning(session_key(coach, session) if session else "")
+
+    def begun(self) -> None:
+        """The answer is there, or its first words: whoever asks in the same conversation may go on."""
+        self._beginning.begun()
 
     @sensitive_variables()
     def send(self) -> httpx.Response:
-        """The gateway's answer, its headers read and its body not; otherwise a 502."""
+        """The gateway's answer, its headers read and its body not; otherwise a 502.
+
+        It waits until who asked before in this conversation has begun; `begun` has to follow.
+        """
+        try:
+            self._beginning.wait()
+            return self._send()
+        except BaseException:
+            self.begun()
+            raise
+
+    @sensitive_variables()
+    def _send(self) -> httpx.Response:
         gateway = self._gateway
         tokens = gateway.tokens()
         if not tokens:
@@ -149,13 +167,10 @@ class Asking:
             self._gateway.refresh_from_db()
             if self._tried.issuperset(self._gateway.tokens()):
                 return None
-            return self.send()
+            return self._send()
         except (BadGateway, DatabaseError) as exc:
             logger.warning("gateway %s cannot be asked again: %s", self._gateway.name, exc)
             return None
-        finally:
-            # This thread is not one that Django tidies up after.
-            connection.close()
 
 
 def _is_turned_away(upstream: httpx.Response) -> bool:
@@ -206,6 +221,9 @@ def _request(
         "Accept-Encoding": "identity",  # a compressed stream would arrive in lumps
         "x-openclaw-agent-id": coach.agent_id,
     }
+    if stream:
+        # Relay ends it by its socket, which therefore must not become another ask's.
+        headers["Connection"] = "close"
     if question.get("session"):
         headers["x-openclaw-session-key"] = session_key(coach, question["session"])
     return _client().build_request(

@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable, Iterator
 
 import httpx
+from django.db import connections
 
-from claw_fleet.coachlist import turned_away
+from claw_fleet.coachlist import conversations, turned_away
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,11 @@ def error_event(code: str, message: str) -> bytes:
     return f"event: error\ndata: {data}\n\n".encode()
 
 
+def _tidy_up() -> None:
+    """Leave no connection to a database in a thread that is not one of Django's."""
+    connections.close_all()
+
+
 class Relay:
     """Iterates over the bytes of an upstream response, each chunk as soon as it is there.
 
@@ -44,10 +50,15 @@ class Relay:
         gateway: str,
         keepalive: float,
         again: Callable[[], httpx.Response | None] = lambda: None,
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
-        """``again``: asks once more, for an ask that was turned away; it runs in a thread of its own."""
+        """``again``: asks once more, for an ask that was turned away; ``begun``: called once it has begun, or ended.
+
+        Both run in a thread of their own.
+        """
         self._upstream = upstream
         self._again = again
+        self._begun = begun
         self._gateway = gateway
         self._keepalive = keepalive
         self._chunks: queue.Queue[bytes | Exception | None] = queue.Queue(maxsize=AHEAD)
@@ -58,7 +69,8 @@ class Relay:
     def _read(self) -> None:
         last: Exception | None = None
         try:
-            for chunk in turned_away.continued(self._upstream.iter_bytes(), self._ask_again):
+            answer = turned_away.continued(self._upstream.iter_bytes(), self._ask_again)
+            for chunk in conversations.noticed(answer, self._has_begun):
                 if self._closed.is_set():
                     return
                 self._chunks.put(chunk)
@@ -70,8 +82,20 @@ class Relay:
             if not self._closed.is_set():
                 self._chunks.put(last)
 
+    def _has_begun(self) -> None:
+        try:
+            self._begun()
+        except Exception:
+            # An answer is not lost for what Django's cache is in.
+            logger.exception("of an ask of gateway %s it cannot be told that it has begun", self._gateway)
+        finally:
+            _tidy_up()
+
     def _ask_again(self) -> Iterator[bytes] | None:
-        upstream = None if self._closed.is_set() else self._again()
+        try:
+            upstream = None if self._closed.is_set() else self._again()
+        finally:
+            _tidy_up()
         if upstream is None:
             return None
         self._upstream.close()

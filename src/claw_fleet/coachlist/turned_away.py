@@ -43,7 +43,7 @@ def continued(chunks: Iterable[bytes], again: Callable[[], Iterable[bytes] | Non
         begin = _failure_in(tail, data)
         if begin is not None and not data[begin:].endswith(_BOUNDARIES):
             continue  # more of it is yet to come
-        if begin is not None and says_so(data[begin:]) and _nothing_told(head + data[:begin]):
+        if begin is not None and says_so(data[begin:]) and nothing_told(head + data[:begin]):
             instead = again()
             if instead is not None:
                 if begin:
@@ -55,7 +55,7 @@ def continued(chunks: Iterable[bytes], again: Callable[[], Iterable[bytes] | Non
     yield from held
 
 
-def _nothing_told(events: bytes) -> bool:
+def nothing_told(events: bytes) -> bool:
     """Whether nothing of an answer is among these events."""
     return all(_HEAD.match(event + b"\n") for event in events.replace(b"\r", b"").split(b"\n\n") if event)
 
