@@ -101,8 +101,10 @@ class Reply:
 class Fleet:
     """One demo in a state directory of its own."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, machine: str = "machine1") -> None:
+        """``machine``: whose files and services are looked at."""
         self.state = state
+        self._machine = machine
         self.coach_list = CoachList(state)
         self.bench = hosts.Bench(state.name.strip("."), state)
 
@@ -230,7 +232,7 @@ class Fleet:
     @property
     def machine(self) -> Any:
         """The machine, as root, by testinfra."""
-        return testinfra.get_host(f"docker://{self.bench.container('machine1')}")
+        return testinfra.get_host(f"docker://{self.bench.container(self._machine)}")
 
     def sh(self, command: str) -> str:
         """Run a shell line on the machine as root."""
@@ -243,8 +245,8 @@ class Fleet:
 
         Not `docker restart`: that keeps the root file system which systemd has made read-only at its end.
         """
-        subprocess.run(["docker", "stop", "-t", "60", self.bench.container("machine1")], check=True)
-        hosts.create(self.bench, ["machine1"], provider=True)
+        subprocess.run(["docker", "stop", "-t", "60", self.bench.container(self._machine)], check=True)
+        hosts.create(self.bench, [self._machine], provider=True)
 
     def pid(self, gateway: str) -> str:
         """The gateway's process."""
@@ -321,7 +323,7 @@ class Fleet:
 
     def way_in(self, gateway: str, token: str | None = None) -> httpx.Client:
         """The proxy in front of a gateway, with its token or another."""
-        address = self.bench.facts()["hosts"]["machine1"]
+        address = self.bench.facts()["hosts"][self._machine]
         return httpx.Client(
             base_url=f"http://{address}:8080/{gateway}",
             headers={"Authorization": f"Bearer {token or self.token(gateway)}"},

@@ -17,6 +17,7 @@ import os
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible_collections.claw.fleet.plugins.module_utils import _durable, _sandbox
@@ -53,6 +54,9 @@ class Outcome(NamedTuple):
     busy: list[str]
     reloads: int
     diff: list[dict[str, str]]
+
+
+NOTHING = Outcome(False, [], [], [], 0, [])
 
 
 def predicted_for_a_new_gateway(wanted: Sandbox) -> Outcome:
@@ -105,9 +109,35 @@ class AgentSandboxes:
             diff=diff,
         )
 
+    def take_away(self, *, wait: float, check: bool = False) -> Outcome:
+        """Have no agent's tools run in a sandbox, which leaves her none; ``wait``: as for `reconcile`."""
+        before, former = _read(self.gateway), Sandbox.load(self.gateway)
+        if former is None:
+            return NOTHING
+        with nullcontext() if check else self.roster.lock():
+            served = self.roster.entries()
+            entries = {agent_id: _without(entry) for agent_id, entry in served.items()}
+            updated = [agent_id for agent_id in served if served[agent_id] != entries[agent_id]]
+            roster = self.roster.apply(entries, check=check)
+        containers = self._containers_of(former)
+        left = containers.all() if containers else []
+        busy = [] if check or not containers else self._remove(containers, left, wait)
+        gone = {container.agent_id for container in left} - set(busy)
+        if not check and not busy:
+            _write(self.gateway, "")
+        diff = [] if busy else [change("sandbox", before, "")]
+        if gone:
+            diff.append(change("containers", "".join(f"{name}\n" for name in sorted(gone)), ""))
+        return Outcome(bool(roster.changed or diff), updated, sorted(gone), busy, roster.reloads, diff)
+
+    def _containers_of(self, former: Sandbox) -> Containers | None:
+        """Where the former containers are; None where their engine has been taken away itself."""
+        if not Path(former.docker_host.removeprefix("unix://")).exists():
+            return None
+        return Containers(self.gateway, former.docker_host)
+
     def _entry(self, agent_id: str, entry: dict[str, Any], wanted: Sandbox) -> dict[str, Any]:
-        rest = {key: value for key, value in entry.items() if key not in KEYS}
-        return {**rest, **wanted.entry(self.gateway, agent_id)}
+        return {**_without(entry), **wanted.entry(self.gateway, agent_id)}
 
     def _apply(self, before: str, after: str, entries: Entries, check: bool) -> RosterChange:
         if check:
@@ -141,6 +171,10 @@ class AgentSandboxes:
             if running:
                 self.gateway.release(agent_id)
         return True
+
+
+def _without(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key not in KEYS}
 
 
 def _written(sandbox: Sandbox) -> str:

@@ -24,6 +24,7 @@ _PROC = Path("/proc")
 _HOSTS = Path("/etc/hosts")
 _UNIT_PATHS = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 _LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
+_UPDATES = Path("/var/lib/dpkg/updates")
 _TIMEKEEPERS = (
     "chrony.service",
     "ntpsec.service",
@@ -100,6 +101,13 @@ def missing(packages: Iterable[str]) -> list[str]:
     told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
     there = {name for name, _space, status in (line.partition(" ") for line in told) if status == "installed"}
     return [name for name in wanted if name not in there]
+
+
+def interrupted() -> bool:
+    """Whether dpkg is in the middle of something, or was when it was killed: then apt begins nothing else."""
+    with suppress(FileNotFoundError):
+        return any(entry.name.isdecimal() for entry in _UPDATES.iterdir())
+    return False
 
 
 def package_lock(seconds: float, locks: Iterable[str] = _LOCKS) -> dict[str, Any]:

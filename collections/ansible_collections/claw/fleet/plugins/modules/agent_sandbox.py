@@ -14,6 +14,8 @@ description:
   - Then each container that was made of something else, or of another image, is taken away while its agent is idle; her
     next turn gets another, with the same workspace. A turn that begins in that moment waits for it. An agent who is at
     work for longer than O(wait) keeps hers until the next run, and is told of as busy.
+  - With O(state=absent) the entries lose their sandboxes, and with them the agents their tools; then the containers go, and
+    what was written down. It fails where an agent was at work for longer than O(wait), and the next run goes on.
   - Nothing is changed if the image is not on the machine, if the gateway runs without the plugin that guards its agents'
     tools, or if the gateway does not take the roster.
 author: claw.fleet contributors (@claw-fleet)
@@ -30,6 +32,11 @@ attributes:
   idempotent:
     support: full
 options:
+  state:
+    description: Whether agents have sandboxes.
+    type: str
+    choices: [present, absent]
+    default: present
   engine:
     description: What the containers are of.
     type: str
@@ -40,9 +47,8 @@ options:
     type: str
     default: unix:///run/docker.sock
   image:
-    description: The image, with its tag. Tags are taken to mean the same image forever.
+    description: The image, with its tag. Tags are taken to mean the same image forever. Required with O(state=present).
     type: str
-    required: true
   network:
     description: The network that they are in, in the engine's words.
     type: str
@@ -73,10 +79,9 @@ options:
     type: str
     default: 64m
   tools:
-    description: The tools that an agent has, by OpenClaw's names.
+    description: The tools that an agent has, by OpenClaw's names. Required with O(state=present).
     type: list
     elements: str
-    required: true
   credentials_dir:
     description: Where the directory with the coach's key is seen in it, below C(/run).
     type: str
@@ -104,6 +109,11 @@ EXAMPLES = r"""
     image: claw-sandbox:3f0c9a5be1d27704
     dns: [172.29.240.1]
     tools: [edit, exec, ls, read, write]
+
+- name: No agent has tools any more
+  claw.fleet.agent_sandbox:
+    gateway: gw-a
+    state: absent
 """
 
 RETURN = r"""
@@ -138,6 +148,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.claw.fleet.plugins.module_utils import _durable
 from ansible_collections.claw.fleet.plugins.module_utils._agent_sandbox import (
+    NOTHING,
     AgentSandboxes,
     Outcome,
     predicted_for_a_new_gateway,
@@ -154,9 +165,10 @@ from ansible_collections.claw.fleet.plugins.module_utils._sandbox import Sandbox
 ARGUMENT_SPEC: dict[str, Any] = {
     "gateway": {"type": "str", "required": True},
     "config_root": {"type": "path", "default": DEFAULT_CONFIG_ROOT},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "engine": {"type": "str", "choices": ["docker", "podman"], "default": "docker"},
     "docker_host": {"type": "str", "default": "unix:///run/docker.sock"},
-    "image": {"type": "str", "required": True},
+    "image": {"type": "str"},
     "network": {"type": "str", "default": "claw-sandbox"},
     "dns": {"type": "list", "elements": "str", "default": []},
     "memory": {"type": "str", "default": "512m"},
@@ -164,7 +176,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "pids": {"type": "int", "default": 128},
     "file_bytes": {"type": "int", "default": 104857600},
     "scratch": {"type": "str", "default": "64m"},
-    "tools": {"type": "list", "elements": "str", "required": True},
+    "tools": {"type": "list", "elements": "str"},
     "credentials_dir": {"type": "str", "default": "/run/credentials"},
     "idle_hours": {"type": "int", "default": 4},
     "age_days": {"type": "int", "default": 7},
@@ -175,8 +187,13 @@ ARGUMENT_SPEC: dict[str, Any] = {
 def run(module: AnsibleModule) -> Outcome:
     """Do it, or say what would be done."""
     params = module.params
-    wanted = Sandbox.of(params)
     descriptor = Path(params["config_root"]) / params["gateway"] / "gateway.json"
+    if params["state"] == "absent":
+        if not descriptor.exists():
+            return NOTHING
+        gateway = Gateway.load(params["gateway"], params["config_root"])
+        return AgentSandboxes(gateway).take_away(wait=params["wait"], check=module.check_mode)
+    wanted = Sandbox.of(params)
     if module.check_mode and not descriptor.exists():
         # The tasks before this one would have made the gateway.
         return predicted_for_a_new_gateway(wanted)
@@ -186,11 +203,21 @@ def run(module: AnsibleModule) -> Outcome:
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=ARGUMENT_SPEC,
+        required_if=[("state", "present", ["image", "tools"])],
+        supports_check_mode=True,
+    )
     try:
         outcome = run(module)
     except (ContainersError, GatewayError, RosterError, _durable.DurableError) as error:
         module.fail_json(msg=str(error))
+    if outcome.busy and module.params["state"] == "absent":
+        module.fail_json(
+            msg=f"{', '.join(outcome.busy)} on {module.params['gateway']} had turns that did not end within "
+            f"{module.params['wait']} s, so the sandboxes are not all gone. Run again when the turns have ended.",
+            **outcome._asdict(),
+        )
     if outcome.busy:
         module.warn(
             f"{', '.join(outcome.busy)} on {module.params['gateway']} had turns that did not end within "

@@ -41,7 +41,7 @@ options:
   packages_wait:
     description:
       - Seconds to wait for somebody else to let go of the packages. Nobody is waited for where none of O(packages) is
-        missing.
+        missing, and nothing was cut short.
     type: float
     default: 0
 attributes:
@@ -108,6 +108,12 @@ package_lock:
   returned: always
   type: dict
   sample: {"path": "/var/lib/dpkg/lock-frontend", "pid": 4711, "command": "apt-get upgrade"}
+packages_interrupted:
+  description:
+    - Whether an installation was cut short, and nobody is at it any more. Until it is finished (C(dpkg --configure -a)) no
+      other one begins.
+  returned: always
+  type: bool
 ssh_port:
   description: The machine's own port of the SSH connection that this module came by.
   returned: when it came by SSH
@@ -147,8 +153,9 @@ def find(params: dict[str, Any], now: float) -> dict[str, Any]:
         found["names"][name] = {**told, "seconds_ipv4": alone["seconds"]}
     if params["controller_time"] is not None:
         found["clock_ahead"] = round(now - params["controller_time"], 1)
-    if found["missing_packages"]:
+    if found["missing_packages"] or machine.interrupted():
         found["package_lock"] = machine.package_lock(params["packages_wait"])
+    found["packages_interrupted"] = found["package_lock"] == machine.NOBODY and machine.interrupted()
     if port := machine.ssh_port():
         found["ssh_port"] = port
     return found

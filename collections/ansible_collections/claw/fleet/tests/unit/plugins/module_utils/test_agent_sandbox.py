@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.claw.fleet.plugins.module_utils import _agent_sandbox, _sandbox
-from ansible_collections.claw.fleet.plugins.module_utils._agent_sandbox import AgentSandboxes, Outcome
+from ansible_collections.claw.fleet.plugins.module_utils._agent_sandbox import (
+    NOTHING,
+    AgentSandboxes,
+    Outcome,
+)
 from ansible_collections.claw.fleet.plugins.module_utils._containers import Container, ContainersError
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Served
 from ansible_collections.claw.fleet.plugins.module_utils._roster import Roster, RosterError
@@ -117,16 +121,22 @@ def files(sandboxes: AgentSandboxes) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in place.iterdir() if path.name != "lock"}
 
 
-def four_shots(sandboxes: AgentSandboxes, engine: Engine, wanted: Sandbox) -> Outcome:
+def four_shots(sandboxes: AgentSandboxes, engine: Engine, wanted: Sandbox | None) -> Outcome:
     """Check, apply, apply again, check again: prediction and deed are alike, and nothing is done twice."""
+
+    def have(check: bool) -> Outcome:
+        if wanted is None:
+            return sandboxes.take_away(wait=0, check=check)
+        return sandboxes.reconcile(wanted, wait=0, check=check)
+
     before, here = files(sandboxes), dict(engine.here)
-    predicted = sandboxes.reconcile(wanted, wait=0, check=True)
+    predicted = have(True)
     assert (files(sandboxes), engine.here) == (before, here)
-    done = sandboxes.reconcile(wanted, wait=0)
+    done = have(False)
     assert done == predicted
     after, here = files(sandboxes), dict(engine.here)
     for check in (False, True):
-        assert sandboxes.reconcile(wanted, wait=0, check=check) == Outcome(False, [], [], [], 0, [])
+        assert have(check) == NOTHING
         assert (files(sandboxes), engine.here) == (after, here)
     return done
 
@@ -205,6 +215,54 @@ def test_who_does_not_end_is_busy_and_done_by_the_next_run(running: AgentSandbox
     assert engine.here.keys() == {"coach-anna"}
     last = running.reconcile(ANOTHER, wait=0)
     assert (last.changed, last.recreated, last.busy) == (True, ["coach-anna"], [])
+
+
+@pytest.fixture
+def had(tmp_path: Path) -> Sandbox:
+    """A sandbox of an engine that is there."""
+    (tmp_path / "docker.sock").touch()
+    return replace(A_SANDBOX, docker_host=f"unix://{tmp_path / 'docker.sock'}")
+
+
+@pytest.mark.parametrize("state", ["sandboxes", "running"])
+def test_the_end_of_sandboxes(
+    state: str, engine: Engine, had: Sandbox, request: pytest.FixtureRequest
+) -> None:
+    sandboxes: AgentSandboxes = request.getfixturevalue(state)
+    before = files(sandboxes)["agents.json"]
+    assert four_shots(sandboxes, engine, None) == NOTHING
+    sandboxes.reconcile(had, wait=0)
+    engine.make("coach-anna", had)
+    done = four_shots(sandboxes, engine, None)
+    assert (done.updated, done.recreated) == (["coach-anna", "coach-ben"], ["coach-anna"])
+    assert [part["before_header"] for part in done.diff] == ["sandbox", "containers"]
+    assert files(sandboxes)["agents.json"] == before
+    assert engine.here == {} and Sandbox.load(sandboxes.gateway) is None
+
+
+def test_who_is_at_work_keeps_what_there_is_to_go_on_with(
+    running: AgentSandboxes, engine: Engine, had: Sandbox
+) -> None:
+    running.reconcile(had, wait=0)
+    for agent_id in ("coach-anna", "coach-ben"):
+        engine.make(agent_id, had)
+    engine.at_work["coach-anna"] = 1
+    first = running.take_away(wait=0)
+    assert (first.changed, first.recreated, first.busy) == (True, ["coach-ben"], ["coach-anna"])
+    assert Sandbox.load(running.gateway) == had
+    last = running.take_away(wait=0)
+    assert (last.changed, last.recreated, last.busy) == (True, ["coach-anna"], [])
+    assert Sandbox.load(running.gateway) is None
+
+
+def test_an_engine_that_is_gone_has_no_containers(
+    running: AgentSandboxes, engine: Engine, had: Sandbox
+) -> None:
+    running.reconcile(had, wait=0)
+    engine.make("coach-anna", had)
+    Path(had.docker_host.removeprefix("unix://")).unlink()
+    done = four_shots(running, engine, None)
+    assert done.updated == ["coach-anna", "coach-ben"] and done.recreated == []
 
 
 def test_an_engine_that_fails_holds_nobody(running: AgentSandboxes, engine: Engine) -> None:

@@ -71,6 +71,16 @@ def test_packages_that_are_not_there() -> None:
     assert machine.missing([]) == []
 
 
+def test_packages_that_were_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_UPDATES", tmp_path / "updates")
+    assert not machine.interrupted()
+    (tmp_path / "updates").mkdir()
+    (tmp_path / "updates" / "tmp.i").touch()
+    assert not machine.interrupted()
+    (tmp_path / "updates" / "0001").touch()
+    assert machine.interrupted()
+
+
 @pytest.mark.parametrize(
     ("address", "family", "seen"), [("127.0.0.1", 4, False), ("0.0.0.0", 4, True), ("::1", 6, False)]
 )
