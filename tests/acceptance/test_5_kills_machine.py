@@ -176,7 +176,7 @@ def test_what_the_disk_failed_is_made_good(ground: Ground, subject: Subject, say
 
 
 class SandboxSteps:
-    """Each agent's sandbox with less memory, and back; she has used it before each step."""
+    """Each agent's sandbox with less memory, none, and as it was; one that there is she has used before it changes."""
 
     MODULE = "agent_sandbox"
 
@@ -191,12 +191,10 @@ class SandboxSteps:
     def steps(self) -> list[Step]:
         """The circle."""
         return [
-            Step(f"a sandbox of {memory}", self.MODULE, self._with(memory), self._use)
-            for memory in ("384m", self._given["memory"])
+            Step("a smaller one", self.MODULE, lambda: {**self._given, "memory": "384m"}, self._use),
+            Step("none", self.MODULE, lambda: {**self._given, "state": "absent"}, self._use),
+            Step("as it was", self.MODULE, lambda: self._given),
         ]
-
-    def _with(self, memory: str) -> Callable[[], dict[str, Any]]:
-        return lambda: {**self._given, "memory": memory}
 
     def _use(self) -> None:
         # Each time anew: of so much in one conversation OpenClaw would want a summary, which the stand-in cannot write.
@@ -220,9 +218,14 @@ def test_sandboxes_come_to_be_as_wanted(
         found = ground.machine.probe(gateway)
         assert found["served"] == found["roster"]
         assert found["temporary"] == [] and found["pid"] == pid
-        memory = step.arguments()["memory"]
-        told = {entry["sandbox"]["docker"]["memory"] for entry in found["roster"].values()}
+        wanted = step.arguments()
+        memory = wanted["memory"] if wanted.get("state") != "absent" else None
+        told = {
+            entry.get("sandbox", {}).get("docker", {}).get("memory") for entry in found["roster"].values()
+        }
         assert told == {memory}
+        written = ground.fleet.machine.file(f"/etc/claw/{gateway}/sandbox.json").exists
+        assert written is (memory is not None)
         assert "coach-anna" not in sandbox_steps.sandboxes.all(), "a sandbox that is not as wanted"
         return found
 
