@@ -23,6 +23,7 @@ from django.core.cache import cache
 from django.db import connections
 from django.test import Client
 
+from claw_fleet.coachlist import conversations
 from claw_fleet.coachlist.models import CompanionProfile, Gateway
 from claw_fleet.coachlist_project.settings import database
 
@@ -65,6 +66,7 @@ def configured(settings: Any) -> None:
     # No address that the tests ask is behind the proxy of the machine they run on.
     os.environ["NO_PROXY"] = "127.0.0.1,localhost"
     cache.clear()
+    conversations._last.clear()
 
 
 class Api:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
 from django.core.cache import cache
+from django.core.cache.backends.dummy import DummyCache
+from django.db import connection
 
 from claw_fleet.coachlist import asking, conversations
 from claw_fleet.coachlist.conversations import Beginning, noticed
@@ -20,7 +23,15 @@ from .standin import Reply, StandIn
 from .test_ask import FIRST, KEY, LAST, whole
 
 CONVERSATION = "agent:coach-anna:coach-1-main"
+KEY_OF_IT = f"coachlist-beginning-{CONVERSATION}"
 TOLD = b'event: response.output_text.delta\ndata: {"delta":"Good"}\n\n'
+
+
+@pytest.fixture
+def coach(db: None, make_coach: MakeCoach, make_gateway: MakeGateway, standin: StandIn) -> CompanionProfile:
+    """A coach whose agent can be asked."""
+    make_gateway(url=f"{standin.url}/gw-a")
+    return make_coach(key=KEY, gateway_id="gw-a", status="active", observed_generation=1)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -39,7 +50,7 @@ class Line:
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor()
         self.turns: list[Beginning] = []
-        self.waits: list[Future[None]] = []
+        self.waits: list[Future[bool]] = []
 
     def join(self) -> None:
         """One more, who is in the line when this returns."""
@@ -53,7 +64,11 @@ class Line:
         return [wait.done() for wait in self.waits]
 
 
-def test_each_begins_when_the_one_before_has() -> None:
+@pytest.mark.parametrize("kept", [True, False], ids=["a cache", "a cache that keeps nothing"])
+def test_each_begins_when_the_one_before_has(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kept:
+        # Then it is this process's own order alone.
+        monkeypatch.setattr(conversations, "cache", DummyCache("", {}))
     line = Line()
     for _ in range(3):
         line.join()
@@ -65,7 +80,7 @@ def test_each_begins_when_the_one_before_has() -> None:
         if number < 2:
             line.waits[number + 1].result(60)
     assert CONVERSATION not in conversations._last
-    assert cache.get(f"coachlist-beginning-{CONVERSATION}") is None
+    assert cache.get(KEY_OF_IT) is None
 
 
 def test_an_ask_of_another_conversation_or_of_none_waits_for_nobody() -> None:
@@ -77,7 +92,7 @@ def test_an_ask_of_another_conversation_or_of_none_waits_for_nobody() -> None:
 
 
 def test_another_process_is_waited_for() -> None:
-    key = f"coachlist-beginning-{CONVERSATION}"
+    key = KEY_OF_IT
     cache.add(key, "the other process's", 60)
     line = Line()
     line.join()
@@ -93,11 +108,10 @@ def test_another_process_is_waited_for() -> None:
 def test_nobody_is_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversations, "WAIT_MAX", 0.2)
     line = Line()
+    cache.add(KEY_OF_IT, "of a process that died", 600)
     for _ in range(2):
         line.join()
     line.waits[1].result(60)
-    for turn in line.turns:
-        turn.begun()
 
 
 @pytest.mark.parametrize(
@@ -105,6 +119,7 @@ def test_nobody_is_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ([FIRST, TOLD, TOLD, LAST], 1),
         ([FIRST[:20], FIRST[20:], TOLD], 2),
+        ([FIRST, b": a comment\n\n", TOLD], 2),
         ([FIRST + TOLD, LAST], 0),
         ([FIRST, b"event: response.failed\ndata: {}\n\n"], 1),
         ([FIRST], 1),
@@ -116,32 +131,101 @@ def test_a_turn_has_begun_with_its_first_words_or_is_over(chunks: list[bytes], a
     for chunk in noticed(iter(chunks), lambda: begun.append(len(read))):
         read.append(chunk)
     assert read == chunks
-    assert begun[0] == at
+    # The chunk has been passed on by then.
+    assert begun[0] == min(at + 1, len(chunks))
 
 
-def test_an_answer_is_not_lost_for_a_cache_that_fails() -> None:
-    def failing() -> None:
-        raise ConnectionError("no cache")
+class Failing:
+    """A cache whose server is away: it raises, or, as some are told to, is silent about it."""
+
+    def __init__(self, silent: bool) -> None:
+        self._silent = silent
+
+    def add(self, *_words: Any) -> bool:
+        self.get()
+        return False
+
+    def get(self, *_words: Any) -> None:
+        if not self._silent:
+            raise ConnectionError("no cache")
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_no_answer_is_lost_or_late_for_a_cache_that_fails(
+    silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "cache", Failing(silent))
+    monkeypatch.setattr(conversations, "WAIT_MAX", 600)
+    line = Line()
+    line.join()
+    line.waits[0].result(60)
+    line.turns[0].begun()
+    assert CONVERSATION not in conversations._last
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_thread_of_an_answer_keeps_no_connection_to_the_database() -> None:
+    left: list[Any] = []
+
+    def begun() -> None:
+        CompanionProfile.objects.exists()
+        left.append(connection.connection)
 
     upstream = httpx.Response(200, content=FIRST + TOLD + LAST)
-    assert b"".join(Relay(upstream, gateway="gw-a", keepalive=60, begun=failing)) == FIRST + TOLD + LAST
+    assert b"".join(Relay(upstream, gateway="gw-a", keepalive=60, begun=begun)) == FIRST + TOLD + LAST
+    for one in left:
+        with pytest.raises(Exception, match="closed"):
+            one.cursor()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_was_paused_while_she_waited_is_not_asked(coach: CompanionProfile, standin: StandIn) -> None:
+    standin.answer = lambda reply: reply.json(whole("Hello"))
+    ahead = Beginning(asking.session_key(coach, "main"))
+    ahead.wait()
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(Api(KEY).post, "ask/", {"input": "Hello", "session": "main", "stream": False})
+        until(lambda: conversations._last.get(ahead._conversation) is not ahead._begun)
+        CompanionProfile.objects.update(wanted="paused")
+        ahead.begun()
+        assert asked.result(60).status_code == 409
+    assert standin.heard == [] and ahead._conversation not in conversations._last
+
+
+def test_what_cannot_be_relayed_is_ended(
+    coach: CompanionProfile, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung_up = threading.Event()
+
+    def answer(reply: Reply) -> None:
+        reply.start()
+        reply.wait_until_hung_up()
+        hung_up.set()
+
+    def failing() -> float:
+        raise RuntimeError("no thread")
+
+    standin.answer = answer
+    monkeypatch.setattr("claw_fleet.coachlist.conf.ask_keepalive", failing)
+    with pytest.raises(RuntimeError, match="no thread"):
+        Api(KEY).post("ask/", {"input": "Hello", "session": "main"})
+    assert hung_up.wait(60)
+    assert asking.session_key(coach, "main") not in conversations._last
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("end", ["whole", "stream", "failure"])
 def test_of_two_asks_at_once_the_gateway_gets_the_second_when_the_first_has_begun(
-    make_coach: MakeCoach, make_gateway: MakeGateway, standin: StandIn, end: str
+    coach: CompanionProfile, standin: StandIn, end: str
 ) -> None:
-    make_gateway(url=f"{standin.url}/gw-a")
-    coach: CompanionProfile = make_coach(key=KEY, gateway_id="gw-a", status="active", observed_generation=1)
     conversation = asking.session_key(coach, "main")
     told: list[str] = []
 
     def answer(reply: Reply) -> None:
+        first = conversations._last[conversation]
         told.append("asked")
         if len(told) == 1:
             # It is answered when the second one waits.
-            first = conversations._last[conversation]
             until(lambda: conversations._last[conversation] is not first)
         told.append("begun")
         if end == "failure":

@@ -111,13 +111,19 @@ class Ask(CoachView):
                 return Response({"answer": whole_answer(upstream, gateway)})
             finally:
                 asking.begun()
-        relay = Relay(
-            upstream,
-            gateway=gateway.name,
-            keepalive=conf.ask_keepalive(),
-            again=asking.send_again,
-            begun=asking.begun,
-        )
+        try:
+            relay = Relay(
+                upstream,
+                gateway=gateway.name,
+                keepalive=conf.ask_keepalive(),
+                again=asking.send_again,
+                begun=asking.begun,
+            )
+        except BaseException:
+            # Nobody else would end what is under way.
+            upstream.close()
+            asking.begun()
+            raise
         response = StreamingHttpResponse(relay, content_type="text/event-stream")
         response.headers["X-Accel-Buffering"] = "no"  # nginx would collect it otherwise
         return response

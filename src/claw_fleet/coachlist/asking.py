@@ -103,10 +103,13 @@ class Asking:
     def send(self) -> httpx.Response:
         """The gateway's answer, its headers read and its body not; otherwise a 502.
 
-        It waits until who asked before in this conversation has begun; `begun` has to follow.
+        It waits until the ask before it in this conversation has begun; the caller must call `begun` afterwards. A coach
+        who was paused in that while is not asked.
         """
         try:
-            self._beginning.wait()
+            if self._beginning.wait():
+                self._coach.refresh_from_db()
+                self._gateway = gateway_of(self._coach)
             return self._send()
         except BaseException:
             self.begun()
@@ -222,7 +225,7 @@ def _request(
         "x-openclaw-agent-id": coach.agent_id,
     }
     if stream:
-        # Relay ends it by its socket, which therefore must not become another ask's.
+        # Relay ends it by its socket, which therefore must not become another ask's. So each makes a connection of its own.
         headers["Connection"] = "close"
     if question.get("session"):
         headers["x-openclaw-session-key"] = session_key(coach, question["session"])

@@ -54,7 +54,7 @@ class Relay:
     ) -> None:
         """``again``: asks once more, for an ask that was turned away; ``begun``: called once it has begun, or ended.
 
-        Both run in a thread of their own.
+        Both run in the relay's thread.
         """
         self._upstream = upstream
         self._again = again
@@ -85,9 +85,6 @@ class Relay:
     def _has_begun(self) -> None:
         try:
             self._begun()
-        except Exception:
-            # An answer is not lost for what Django's cache is in.
-            logger.exception("of an ask of gateway %s it cannot be told that it has begun", self._gateway)
         finally:
             _tidy_up()
 

@@ -15,8 +15,8 @@ _WORDS = b"Gateway requester authority changed"
 # It says no more than this where it looked for another model before it gave up.
 _NO_WORDS = b'"message":"internal error"'
 _FAILED = b"event: response.failed\n"
-# What comes before the turn has begun.
-_HEAD = re.compile(rb"event: response\.(created|in_progress|output_item\.added|content_part\.added)\n")
+# What comes before the turn has begun, and what fills a silence.
+_HEAD = re.compile(rb":|event: response\.(created|in_progress|output_item\.added|content_part\.added)\n")
 _HEAD_MAX = 65_536
 _IDS = re.compile(rb'"id": ?"((?:resp|msg)_[A-Za-z0-9_-]+)"')
 _BOUNDARIES = (b"\n\n", b"\r\n\r\n")
