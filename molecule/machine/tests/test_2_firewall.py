@@ -199,7 +199,11 @@ def test_nobody_is_locked_out() -> None:
         sh(OLD, f"rm -r $(dirname {TRIAL}); systemctl daemon-reload")
     assert came.rc != 0
     assert "No new connection to old came through its new firewall" in came.words
-    sh(OLD, "while systemctl is-active --quiet claw-firewall-trial; do sleep 1; done")
+    # Until it is over, and not only coming to its end, at which the rules of before are loaded.
+    sh(
+        OLD,
+        "until systemctl show -P ActiveState claw-firewall-trial | grep -qE 'inactive|failed'; do sleep 1; done",
+    )
     assert (
         sh(OLD, "nft --stateless list table inet claw_machine; cat /etc/claw-machine/firewall.nft") == before
     )

@@ -108,7 +108,8 @@ class Asking:
         """
         try:
             if self._beginning.wait():
-                self._coach.refresh_from_db()
+                with contextlib.suppress(CompanionProfile.DoesNotExist):
+                    self._coach.refresh_from_db()
                 self._gateway = gateway_of(self._coach)
             return self._send()
         except BaseException:
