@@ -151,8 +151,12 @@ class AgentSandboxes:
             raise
 
     def _remove(self, containers: Containers, stale: list[Container], wait: float) -> list[str]:
-        """Take away those containers as their agents become idle; the agents who did not in time."""
+        """Take away those containers as their agents become idle; the agents who did not in time.
+
+        A gateway that runs without the fleet's plugin knows of nobody whether she is at work, and has no tools to give.
+        """
         running = self.gateway.unit_state().running and self.gateway.ready()
+        running = running and not _sandbox.is_unguarded(self.gateway)
         deadline = time.monotonic() + wait
         left = stale
         while True:

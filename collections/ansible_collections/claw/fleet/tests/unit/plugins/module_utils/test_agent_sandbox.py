@@ -255,6 +255,16 @@ def test_who_is_at_work_keeps_what_there_is_to_go_on_with(
     assert Sandbox.load(running.gateway) is None
 
 
+def test_without_the_guard_they_are_taken_away_all_the_same(
+    running: AgentSandboxes, engine: Engine, had: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.reconcile(had, wait=0)
+    engine.make("coach-anna", had)
+    monkeypatch.setattr(OfflineGateway, "rpc", lambda _self, _method: {"plugins": {"loaded": []}})
+    assert four_shots(running, engine, None).recreated == ["coach-anna"]
+    assert engine.deeds == ["remove coach-anna"]
+
+
 def test_an_engine_that_is_gone_has_no_containers(
     running: AgentSandboxes, engine: Engine, had: Sandbox
 ) -> None:
