@@ -112,20 +112,21 @@ class AgentSandboxes:
     def take_away(self, *, wait: float, check: bool = False) -> Outcome:
         """Have no agent's tools run in a sandbox, which leaves her none; ``wait``: as for `reconcile`."""
         before, former = _read(self.gateway), Sandbox.load(self.gateway)
-        if former is None:
+        # Somebody may have removed what was written down.
+        if former is None and not any(entry.keys() & KEYS for entry in self.roster.entries().values()):
             return NOTHING
         with nullcontext() if check else self.roster.lock():
             served = self.roster.entries()
             entries = {agent_id: _without(entry) for agent_id, entry in served.items()}
             updated = [agent_id for agent_id in served if served[agent_id] != entries[agent_id]]
             roster = self.roster.apply(entries, check=check)
-        containers = self._containers_of(former)
+        containers = self._containers_of(former) if former else None
         left = containers.all() if containers else []
         busy = [] if check or not containers else self._remove(containers, left, wait)
         gone = {container.agent_id for container in left} - set(busy)
         if not check and not busy:
             _write(self.gateway, "")
-        diff = [] if busy else [change("sandbox", before, "")]
+        diff = [change("sandbox", before, "")] if before and not busy else []
         if gone:
             diff.append(change("containers", "".join(f"{name}\n" for name in sorted(gone)), ""))
         return Outcome(bool(roster.changed or diff), updated, sorted(gone), busy, roster.reloads, diff)

@@ -113,7 +113,7 @@ def run_module(module: ModuleType, given: dict[str, Any], check: bool) -> Result
     warnings: list[str] = []
 
     class Module:
-        def __init__(self, argument_spec: dict[str, Any], supports_check_mode: bool) -> None:
+        def __init__(self, argument_spec: dict[str, Any], supports_check_mode: bool, **_rules: Any) -> None:
             assert supports_check_mode
             assert given.keys() <= argument_spec.keys()
             self.params = {name: given.get(name, spec.get("default")) for name, spec in argument_spec.items()}

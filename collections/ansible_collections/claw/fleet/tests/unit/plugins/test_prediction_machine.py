@@ -398,7 +398,10 @@ SANDBOX_HANDS = (
 )
 SANDBOXES = st.tuples(
     # None: as before, so that there is nothing to do but for what somebody's hands did.
-    st.none() | st.sampled_from([{}, {"image": "claw-sandbox:2"}, {"memory": "1g", "tools": ["exec"]}]),
+    st.none()
+    | st.sampled_from(
+        [{}, {"image": "claw-sandbox:2"}, {"memory": "1g", "tools": ["exec"]}, {"state": "absent"}]
+    ),
     st.sampled_from(SANDBOX_HANDS),
     st.sampled_from(["stopped", "running", "at work"]),
 )
@@ -412,12 +415,22 @@ class Sandboxes:
         self.roster = Roster(gateway)
         self.engine = ContainerEngine()
         self.images: dict[str, str] = {}
-        self.wanted = A_SANDBOX
-        self.config_root = Path(gateway.state_dir).parent / "etc"
+        place = Path(gateway.state_dir).parent
+        (place / "docker.sock").touch()
+        self._plain = replace(A_SANDBOX, docker_host=f"unix://{place}/docker.sock")
+        self.wanted = self._plain
+        self.gone = False
+        """Whether there are to be none; `wanted` is what there was before."""
+        self.config_root = place / "etc"
         self._numbers = count(1)
         patch.setattr(self.engine, "image_id", lambda image: self.images.get(image, ""))
         patch.setattr(_agent_sandbox, "Containers", lambda _gateway, _docker_host: self.engine)
         patch.setattr(Gateway, "load", lambda _name, _root: gateway)
+
+    def wish(self, **more: Any) -> None:
+        self.gone = more.pop("state", "present") == "absent"
+        if not self.gone:
+            self.wanted = replace(self._plain, **more)
 
     @property
     def made(self) -> bool:
@@ -434,13 +447,16 @@ class Sandboxes:
 
     def run(self, check: bool) -> Result:
         which = {"gateway": "gw-a", "config_root": str(self.config_root)}
-        return run_module(agent_sandbox, {**asdict(self.wanted), **which, "wait": 0}, check)
+        how = {"state": "absent"} if self.gone else asdict(self.wanted)
+        return run_module(agent_sandbox, {**how, **which, "wait": 0}, check)
 
     def seen(self) -> Any:
         return on_disk(self.gateway), dict(self.engine.here)
 
     def turn(self) -> None:
-        """Everybody has one, and so a container that is as it should be."""
+        """Everybody has one, and so a container that is as it should be; or nobody has."""
+        if self.gone:
+            return
         for agent_id in self.roster.entries():
             self.engine.make(agent_id, self.wanted, self.images[self.wanted.image])
 
@@ -458,7 +474,7 @@ class Sandboxes:
         elif what == "a container is gone":
             self.engine.here.pop(ANNA, None)
         elif what == "the descriptor is removed":
-            descriptor.unlink()
+            descriptor.unlink(missing_ok=True)
         elif what == "the descriptor is edited":
             descriptor.write_text(json.dumps(asdict(self.wanted)))
         elif what == "the roster's mode is changed":
@@ -476,15 +492,19 @@ def test_agent_sandbox(steps: list[tuple[dict[str, Any] | None, str, str]]) -> N
             if sandboxes.made:
                 sandboxes.meddle(hands)
             if wish is not None:
-                sandboxes.wanted = replace(A_SANDBOX, **wish)
+                sandboxes.wish(**wish)
             with pytest.MonkeyPatch.context() as running:
                 if state != "stopped" and sandboxes.made:
                     run_it(sandboxes.engine, running)
                     if state == "at work":
                         while_at_work(sandboxes)
+                    if sandboxes.gone:
+                        sandboxes.engine.at_work.clear()
                 done = four_times(sandboxes.run, sandboxes.seen, between=sandboxes.make)
             assert "failed" not in done
-            assert _sandbox.Sandbox.load(gateway) == sandboxes.wanted
+            assert _sandbox.Sandbox.load(gateway) == (None if sandboxes.gone else sandboxes.wanted)
+            if sandboxes.gone:
+                assert not any(entry.keys() & _sandbox.KEYS for entry in sandboxes.roster.entries().values())
             sandboxes.turn()
             assert nothing_to_do(sandboxes.run(True))
 
