@@ -11,7 +11,7 @@ import httpx
 import pytest
 from django.core.cache import cache
 from django.core.cache.backends.dummy import DummyCache
-from django.db import connection
+from django.db import connection, connections
 
 from claw_fleet.coachlist import asking, conversations
 from claw_fleet.coachlist.conversations import Beginning, noticed
@@ -42,6 +42,18 @@ def until(condition: Callable[[], bool]) -> None:
             return
         tick.wait(0.01)
     raise AssertionError("it did not come")
+
+
+def ask(**more: Any) -> int:
+    """The status of an ask of the same conversation, its answer read to the end, in a thread of the test's own."""
+    try:
+        answered = Api(KEY).post("ask/", {"input": "Hello", "session": "main", **more})
+        if answered.streaming:
+            list(answered)
+        status: int = answered.status_code
+        return status
+    finally:
+        connections.close_all()
 
 
 class Line:
@@ -184,11 +196,11 @@ def test_who_was_paused_while_she_waited_is_not_asked(coach: CompanionProfile, s
     ahead = Beginning(asking.session_key(coach, "main"))
     ahead.wait()
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(Api(KEY).post, "ask/", {"input": "Hello", "session": "main", "stream": False})
+        asked = pool.submit(ask, stream=False)
         until(lambda: conversations._last.get(ahead._conversation) is not ahead._begun)
         CompanionProfile.objects.update(wanted="paused")
         ahead.begun()
-        assert asked.result(60).status_code == 409
+        assert asked.result(60) == 409
     assert standin.heard == [] and ahead._conversation not in conversations._last
 
 
@@ -238,18 +250,11 @@ def test_of_two_asks_at_once_the_gateway_gets_the_second_when_the_first_has_begu
                 reply.chunk(chunk)
             reply.end()
 
-    def ask() -> int:
-        answered = Api(KEY).post("ask/", {"input": "Hello", "session": "main", "stream": end == "stream"})
-        if answered.streaming:
-            list(answered)
-        status: int = answered.status_code
-        return status
-
     standin.answer = answer
     with ThreadPoolExecutor() as pool:
-        asks = [pool.submit(ask)]
+        asks = [pool.submit(ask, stream=end == "stream")]
         until(lambda: told != [])
-        asks.append(pool.submit(ask))
+        asks.append(pool.submit(ask, stream=end == "stream"))
         assert [one.result(60) for one in asks] == [502 if end == "failure" else 200] * 2
     assert told == ["asked", "begun"] * 2
     assert conversation not in conversations._last
