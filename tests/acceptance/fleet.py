@@ -160,6 +160,12 @@ class Fleet:
             ]
             return Play(rc=int(run.rc), output=output, results=results)
 
+    def done(self, playbook: str, *arguments: str, **more: Any) -> Play:
+        """A run that has to succeed; all as for `play`."""
+        play = self.play(playbook, *arguments, **more)
+        assert play.rc == 0, play.output
+        return play
+
     def provision(self, coach: str | None = None, *arguments: str, **more: Any) -> Play:
         """Run provision-coach for one coach or for all; `more` as for `play`."""
         if coach:

@@ -31,11 +31,9 @@ class Second(Fleet):
         extra.write_text(json.dumps({"all": {"children": {"gateways": {"hosts": {GATEWAY: host}}}}}))
         self.place = place
 
-    def done(self, playbook: str, *arguments: str, **extra: Any) -> Play:
-        """A run of a playbook that has to succeed."""
-        play = self.play(playbook, *arguments, inventory=[self.place], **extra)
-        assert play.rc == 0, play.output
-        return play
+    def play(self, playbook: str, *arguments: str, inventory: list[Path] | None = None, **more: Any) -> Play:
+        """As the fleet's, by the inventory that knows the gateway here."""
+        return super().play(playbook, *arguments, inventory=inventory or [self.place], **more)
 
 
 @contextmanager

@@ -12,8 +12,9 @@ import pytest
 from clawbench import hosts
 from clawbench.shell import docker
 
+from .cut_short import Begun, killed_at_task_after_task
 from .fleet import Fleet, until
-from .kills import Begun, Say, killed_at_task_after_task
+from .kills import Say
 from .second import COACH, GATEWAY, MACHINE, Second, second
 
 pytestmark = pytest.mark.fire

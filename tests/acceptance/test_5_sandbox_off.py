@@ -29,9 +29,7 @@ def sandboxes(fleet: Fleet) -> Iterator[Sandboxes]:
 
 def _done(fleet: Fleet, playbook: str, *arguments: str, **extra: Any) -> Play:
     limit = ("--limit", fleet.row(COACH)["gateway"])
-    play = fleet.play(playbook, *limit, *arguments, **extra)
-    assert play.rc == 0, play.output
-    return play
+    return fleet.done(playbook, *limit, *arguments, **extra)
 
 
 def test_sandboxes_are_given_up_and_taken_up_again(fleet: Fleet, sandboxes: Sandboxes) -> None:

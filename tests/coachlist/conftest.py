@@ -35,6 +35,7 @@ OLD_SERVICE_TOKEN = "service-" + "9876543210" * 4
 SECRET_KEY = "only for tests " * 5
 ENCRYPTION_KEY = Fernet.generate_key().decode()
 GATEWAY_TOKEN = "ab12" * 12
+KEY = "the-key-of-anna"
 
 # For the whole run: the project's settings have none of their own, and Django will not hand an empty one back.
 django_settings.SECRET_KEY = SECRET_KEY
@@ -150,6 +151,13 @@ def standin() -> Iterator[StandIn]:
     """Something that stands where a gateway would, and says what the test tells it to."""
     with StandIn() as server:
         yield server
+
+
+@pytest.fixture
+def coach(db: None, make_coach: MakeCoach, make_gateway: MakeGateway, standin: StandIn) -> CompanionProfile:
+    """A coach whose agent can be asked, with KEY."""
+    make_gateway(url=f"{standin.url}/gw-a")
+    return make_coach(key=KEY, gateway_id="gw-a", status="active", observed_generation=1)
 
 
 @pytest.fixture

@@ -19,19 +19,11 @@ from claw_fleet.coachlist.asking import Asking, _client, gateway_of, whole_answe
 from claw_fleet.coachlist.models import CompanionProfile, Gateway
 from claw_fleet.coachlist.relay import KEEPALIVE, Relay
 
-from .conftest import API, GATEWAY_TOKEN, Api, MakeCoach, MakeGateway
+from .conftest import API, GATEWAY_TOKEN, KEY, Api, MakeCoach
 from .standin import Reply, StandIn
 
-KEY = "the-key-of-anna"
 FIRST = b'event: response.created\ndata: {"type":"response.created"}\n\n'
 LAST = b'event: response.completed\ndata: {"type":"response.completed"}\n\ndata: [DONE]\n\n'
-
-
-@pytest.fixture
-def coach(db: None, make_coach: MakeCoach, make_gateway: MakeGateway, standin: StandIn) -> CompanionProfile:
-    """A coach whose agent can be asked."""
-    make_gateway(url=f"{standin.url}/gw-a")
-    return make_coach(key=KEY, gateway_id="gw-a", status="active", observed_generation=1)
 
 
 def ask(body: dict[str, Any] | None = None, key: str = KEY) -> Any:

@@ -14,9 +14,7 @@ from claw_fleet.coachlist.models import CompanionProfile, Gateway
 from .conftest import MakeCoach
 from .standin import StandIn
 from .test_admin import LIST, form_of, text_of
-from .test_ask import FIRST, LAST, ask, coach, whole
-
-__all__ = ["coach"]
+from .test_ask import FIRST, LAST, ask, whole
 
 
 @pytest.fixture

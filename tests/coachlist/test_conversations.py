@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
+from clawbench import shell
 from django.core.cache import cache
 from django.core.cache.backends.dummy import DummyCache
 from django.db import connection, connections
@@ -18,30 +19,14 @@ from claw_fleet.coachlist.conversations import Beginning, noticed
 from claw_fleet.coachlist.models import CompanionProfile
 from claw_fleet.coachlist.relay import Relay
 
-from .conftest import Api, MakeCoach, MakeGateway
+from .conftest import KEY, Api
 from .standin import Reply, StandIn
-from .test_ask import FIRST, KEY, LAST, whole
+from .test_ask import FIRST, LAST, whole
 
 CONVERSATION = "agent:coach-anna:coach-1-main"
 KEY_OF_IT = f"coachlist-beginning-{CONVERSATION}"
+until = functools.partial(shell.until, seconds=60, what="another thread", pause=0.01)
 TOLD = b'event: response.output_text.delta\ndata: {"delta":"Good"}\n\n'
-
-
-@pytest.fixture
-def coach(db: None, make_coach: MakeCoach, make_gateway: MakeGateway, standin: StandIn) -> CompanionProfile:
-    """A coach whose agent can be asked."""
-    make_gateway(url=f"{standin.url}/gw-a")
-    return make_coach(key=KEY, gateway_id="gw-a", status="active", observed_generation=1)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another thread does."""
-    tick = threading.Event()
-    for _ in range(6000):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError("it did not come")
 
 
 def ask(**more: Any) -> int:

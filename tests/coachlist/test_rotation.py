@@ -22,23 +22,23 @@ from claw_fleet.coachlist.models import CompanionProfile, Gateway, ServiceToken
 from claw_fleet.coachlist.relay import KEEPALIVE
 from claw_fleet.coachlist.turned_away import continued
 
-from .conftest import GATEWAY_TOKEN, OLD_SERVICE_TOKEN, SERVICE_TOKEN, Api, MakeCoach, MakeGateway, sha256
+from .conftest import (
+    GATEWAY_TOKEN,
+    KEY,
+    OLD_SERVICE_TOKEN,
+    SERVICE_TOKEN,
+    Api,
+    MakeCoach,
+    sha256,
+)
 from .standin import Reply, StandIn
 
-KEY = "the-key-of-anna"
 NEXT = "cd34" * 12
 REGISTERED = "registered-" + "0123456789" * 4
 ANSWER = {
     "status": "completed",
     "output": [{"type": "message", "content": [{"type": "output_text", "text": "Hello"}]}],
 }
-
-
-@pytest.fixture
-def coach(db: None, make_coach: MakeCoach, make_gateway: MakeGateway, standin: StandIn) -> CompanionProfile:
-    """A coach whose agent can be asked."""
-    make_gateway(url=f"{standin.url}/gw-a")
-    return make_coach(key=KEY, gateway_id="gw-a", status="active", observed_generation=1)
 
 
 def ask() -> int:

@@ -25,9 +25,7 @@ from claw_fleet.coachlist.models import CompanionProfile, Gateway
 
 from .conftest import GATEWAY_TOKEN
 from .standin import Reply, StandIn
-from .test_ask import FIRST, LAST, ask, coach, whole
-
-__all__ = ["coach"]
+from .test_ask import FIRST, LAST, ask, whole
 
 SECRET = "the-secret-of-access"
 ACCESS = {"CF-Access-Client-Id": "machine.access", "CF-Access-Client-Secret": SECRET}

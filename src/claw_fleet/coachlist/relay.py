@@ -31,9 +31,13 @@ def error_event(code: str, message: str) -> bytes:
     return f"event: error\ndata: {data}\n\n".encode()
 
 
-def _tidy_up() -> None:
+@contextlib.contextmanager
+def _tidy() -> Iterator[None]:
     """Leave no connection to a database in a thread that is not one of Django's."""
-    connections.close_all()
+    try:
+        yield
+    finally:
+        connections.close_all()
 
 
 class Relay:
@@ -83,16 +87,12 @@ class Relay:
                 self._chunks.put(last)
 
     def _has_begun(self) -> None:
-        try:
+        with _tidy():
             self._begun()
-        finally:
-            _tidy_up()
 
     def _ask_again(self) -> Iterator[bytes] | None:
-        try:
+        with _tidy():
             upstream = None if self._closed.is_set() else self._again()
-        finally:
-            _tidy_up()
         if upstream is None:
             return None
         self._upstream.close()

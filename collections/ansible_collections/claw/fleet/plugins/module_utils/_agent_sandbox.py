@@ -96,18 +96,7 @@ class AgentSandboxes:
             or container.image_id != image_id
         ]
         busy = [] if check else self._remove(containers, stale, wait)
-        gone = {container.agent_id for container in stale} - set(busy)
-        diff = [change("sandbox", before, after)] if before != after else []
-        if gone:
-            diff.append(change("containers", "".join(f"{name}: another\n" for name in sorted(gone)), ""))
-        return Outcome(
-            changed=before != after or roster.changed or bool(gone),
-            updated=updated,
-            recreated=sorted(gone),
-            busy=busy,
-            reloads=roster.reloads,
-            diff=diff,
-        )
+        return _outcome(before, after, updated, roster, stale, busy)
 
     def take_away(self, *, wait: float, check: bool = False) -> Outcome:
         """Have no agent's tools run in a sandbox, which leaves her none; ``wait``: as for `reconcile`."""
@@ -123,13 +112,9 @@ class AgentSandboxes:
         containers = self._containers_of(former) if former else None
         left = containers.all() if containers else []
         busy = [] if check or not containers else self._remove(containers, left, wait)
-        gone = {container.agent_id for container in left} - set(busy)
         if not check and not busy:
             _write(self.gateway, "")
-        diff = [change("sandbox", before, "")] if before and not busy else []
-        if gone:
-            diff.append(change("containers", "".join(f"{name}\n" for name in sorted(gone)), ""))
-        return Outcome(bool(roster.changed or diff), updated, sorted(gone), busy, roster.reloads, diff)
+        return _outcome(before, before if busy else "", updated, roster, left, busy)
 
     def _containers_of(self, former: Sandbox) -> Containers | None:
         """Where the former containers are; None where their engine has been taken away itself."""
@@ -156,26 +141,38 @@ class AgentSandboxes:
 
         A gateway that runs without the fleet's plugin knows of nobody whether she is at work, and has no tools to give.
         """
-        running = self.gateway.unit_state().running and self.gateway.ready()
-        running = running and not _sandbox.is_unguarded(self.gateway)
+        if not stale:
+            return []
+        held = bool(_sandbox.is_guarded(self.gateway))
         deadline = time.monotonic() + wait
         left = stale
         while True:
-            left = [container for container in left if not self._remove_idle(containers, container, running)]
+            left = [container for container in left if not self._remove_idle(containers, container, held)]
             if not left or time.monotonic() >= deadline:
                 return sorted({container.agent_id for container in left})
             time.sleep(_POLL_SECONDS)
 
-    def _remove_idle(self, containers: Containers, container: Container, running: bool) -> bool:
+    def _remove_idle(self, containers: Containers, container: Container, held: bool) -> bool:
         agent_id = container.agent_id
-        if running and not self.gateway.hold(agent_id, _HOLD_SECONDS):
+        if held and not self.gateway.hold(agent_id, _HOLD_SECONDS):
             return False
         try:
             containers.remove(container)
         finally:
-            if running:
+            if held:
                 self.gateway.release(agent_id)
         return True
+
+
+def _outcome(
+    before: str, after: str, updated: list[str], roster: RosterChange, stale: list[Container], busy: list[str]
+) -> Outcome:
+    gone = sorted({container.agent_id for container in stale} - set(busy))
+    diff = [change("sandbox", before, after)] if before != after else []
+    if gone:
+        what = "another" if after else "not wanted"
+        diff.append(change("containers", "".join(f"{name}: {what}\n" for name in gone), ""))
+    return Outcome(bool(roster.changed or diff), updated, gone, busy, roster.reloads, diff)
 
 
 def _without(entry: dict[str, Any]) -> dict[str, Any]:

@@ -143,19 +143,19 @@ def descriptor(gateway: Gateway) -> Path:
     return Path(gateway.config_dir) / "sandbox.json"
 
 
-def is_unguarded(gateway: Gateway) -> bool:
-    """Whether a gateway runs without the plugin that guards its agents' tools.
+def is_guarded(gateway: Gateway) -> bool | None:
+    """Whether a gateway has loaded the plugin that guards its agents' tools; None if it does not run, or is not ready.
 
     OpenClaw goes on without a plugin that does not load, and says so only where it is asked.
     """
     if not gateway.unit_state().running or not gateway.ready():
-        return False
-    return GUARD not in ((gateway.rpc("health").get("plugins") or {}).get("loaded") or [])
+        return None
+    return GUARD in ((gateway.rpc("health").get("plugins") or {}).get("loaded") or [])
 
 
 def refuse_unguarded(gateway: Gateway) -> None:
     """Raise GatewayError if a gateway runs without that plugin."""
-    if is_unguarded(gateway):
+    if is_guarded(gateway) is False:
         raise GatewayError(
             f"gateway {gateway.name} runs without its plugin {GUARD}, so nobody is given tools. Run the role "
             f"claw.fleet.gateway for it, and look at journalctl -u {gateway.unit} if that does not help"

@@ -212,17 +212,17 @@ def main() -> None:
         outcome = run(module)
     except (ContainersError, GatewayError, RosterError, _durable.DurableError) as error:
         module.fail_json(msg=str(error))
-    if outcome.busy and module.params["state"] == "absent":
-        module.fail_json(
-            msg=f"{', '.join(outcome.busy)} on {module.params['gateway']} had turns that did not end within "
-            f"{module.params['wait']} s, so the sandboxes are not all gone. Run again when the turns have ended.",
-            **outcome._asdict(),
-        )
     if outcome.busy:
-        module.warn(
+        late = (
             f"{', '.join(outcome.busy)} on {module.params['gateway']} had turns that did not end within "
-            f"{module.params['wait']} s, and keep the sandbox they have. Run again, and they get the new one when idle."
+            f"{module.params['wait']} s"
         )
+        if module.params["state"] == "absent":
+            module.fail_json(
+                msg=f"{late}, so the sandboxes are not all gone. Run again when the turns have ended.",
+                **outcome._asdict(),
+            )
+        module.warn(f"{late}, and keep the sandbox they have. Run again, and they get the new one when idle.")
     module.exit_json(**outcome._asdict())
 
 
