@@ -95,6 +95,7 @@ acceptance: $(STAMP) ## make up and everything it promises, on a bench of its ow
 	@CLAW_DEMO_ENGINE=none pytest -q tests/acceptance -m "not fire"
 
 fire: $(STAMP) ## What takes longest: bad machines, rotation, adoption, a run by itself, images, and the scenarios that test leaves out
+	@pytest -q tests/acceptance/test_1_up.py tests/acceptance/test_3_isolation.py
 	@pytest -q tests/acceptance -m fire
 	@$(MAKE) --no-print-directory -j1 podman tunnel
 

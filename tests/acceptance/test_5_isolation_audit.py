@@ -147,6 +147,18 @@ def test_in_check_mode_nothing_is_tried(audited: Audited) -> None:
     assert audited.fleet.heard_until_now() == before
 
 
+def test_one_gateway_that_cannot_be_audited_keeps_no_other_from_it(audited: Audited) -> None:
+    """The coach is of the second of them."""
+    play = audited.fleet.play(
+        "playbooks/isolation-audit.yml",
+        isolation_audit_agents=["coach-ben"],
+        isolation_audit_only=["other-program"],
+    )
+    assert play.rc != 0 and play.result(GATEWAY, TASK).get("failed"), play.output
+    counts = play.result("gw-b", TASK)["counts"]
+    assert counts["refused"] > 0 and counts["through"] == counts["not_tried"] == 0
+
+
 CONTAINERS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "read-only root": ({"host": {"ReadonlyRootfs": False}}, "write-outside", "shell", "which can only be read"),
     "limit of processes": ({"host": {"PidsLimit": 0}}, "fork-bomb", "shell", "the container's limits"),
@@ -176,6 +188,10 @@ CONTAINERS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "the image's shell, around the command": (
         {"binds": ["/usr/bin/dash:/usr/lib/coachcli/sh:ro"]}, "metacharacters", "line", "the shell of the image",
     ),
+    "the image's shell, of the environment": (
+        {"binds": ["/usr/bin/dash:/usr/lib/coachcli/sh:ro"]}, "exec-parameters", "line", "the shell of the image",
+    ),
+    "names": ({"host": {"Dns": []}}, "dns", "shell", "the network of sandboxes"),
     "network": ({"host": {"NetworkMode": "bridge"}}, "machine-ports", "shell", "the network of sandboxes"),
     "network's settings": ({"host": {"NetworkMode": "bridge"}}, "network-settings", "engine", "the network of sandboxes"),
     "network namespace": ({"host": {"NetworkMode": "host"}}, "metadata", "shell", "the network of sandboxes"),
@@ -237,6 +253,20 @@ entries['claw-fleet-guard']['config']['tools'].append('process')"""
         found = audited.through("other-tools")
     assert names(found) == {("other-tools", "tool")}, found
     assert [attempt for attempt in found if "process" not in attempt["tried"]] == []
+
+
+def test_tools_for_files_that_leave_the_workspace_are_named(audited: Audited) -> None:
+    """The guard's look at paths and OpenClaw's own: with either nothing gets out, without both what the container has is read."""
+    without_guard = "config['plugins']['entries']['claw-fleet-guard']['enabled'] = False"
+    everywhere = f"roster['{ANNA}']['tools']['fs']['workspaceOnly'] = False"
+    kinds = ("other-workspaces", "other-credentials", "gateway-state", "write-outside")
+    for statements in (without_guard, everywhere):
+        with otherwise(audited.fleet, statements):
+            assert audited.through(*kinds) == []
+    with otherwise(audited.fleet, f"{without_guard}\n{everywhere}"):
+        found = audited.through(*kinds)
+    assert names(found) == {("write-outside", "tool")}, found
+    assert all("the guard's look at paths" in attempt["control"] for attempt in found)
 
 
 def start(fleet: Fleet) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -53,11 +54,15 @@ class Sandboxes:
         playbook.write_text(json.dumps([play]))
         return self.fleet.play(str(playbook), *words, ansible_python_interpreter=sys.executable)
 
-    def built(self, **options: Any) -> dict[str, Any]:
-        """The result of a run that has to succeed."""
+    def building(self, **options: Any) -> tuple[dict[str, Any], list[str]]:
+        """The result of a run that has to succeed, and the steps that it told of."""
         play = self.play(**options)
         assert play.rc == 0, play.output
-        return play.result("localhost", TASK)
+        return play.result("localhost", TASK), re.findall(r"localhost: .*, ([0-9] of [0-9]): ", play.output)
+
+    def built(self, **options: Any) -> dict[str, Any]:
+        """The result of a run that has to succeed."""
+        return self.building(**options)[0]
 
     def tags(self, name: str = NAME) -> set[str]:
         """The images that there are."""
@@ -107,8 +112,9 @@ def image(sandboxes: Sandboxes) -> str:
         ["base", "command", "document", "generator", "recipe"],
     )
     assert sandboxes.tags() == set()
-    built = sandboxes.built()
+    built, steps = sandboxes.building()
     assert (built["changed"], built["image"], built["diff"]) == (True, told["image"], told["diff"])
+    assert steps == ["1 of 3", "2 of 3", "3 of 3"]
     assert sandboxes.tags() == {built["image"]}
     return str(built["image"])
 
@@ -237,7 +243,8 @@ def test_a_new_endpoint_is_a_new_verb_and_old_images_go_when_nobody_uses_them(
             }
             sandboxes.write({**sandboxes.source, "paths": paths})
             predicted = sandboxes.play("--check").result("localhost", TASK)
-            built = sandboxes.built()
+            built, steps = sandboxes.building()
+            assert steps == ["1 of 3", "3 of 3"]
             assert built["differs"] == predicted["differs"] == ["document"]
             assert predicted["removed"] == built["removed"] == ([known[1]] if number == 3 else [])
             known.append(built["image"])
@@ -251,6 +258,17 @@ def test_a_new_endpoint_is_a_new_verb_and_old_images_go_when_nobody_uses_them(
     sandboxes.write(sandboxes.source)
     back = sandboxes.built()
     assert (back["image"], back["changed"], back["removed"]) == (image, True, [known[2]])
+
+
+def test_a_base_is_renewed_when_it_is_asked_for(sandboxes: Sandboxes, image: str) -> None:
+    (base,) = sandboxes.tags(BASES)
+    renewed = {"base": {"renewed": "2026-12"}}
+    assert sandboxes.play("--check", **renewed).result("localhost", TASK)["differs"] == ["base"]
+    built, steps = sandboxes.building(**renewed)
+    assert built["differs"] == ["base"] and steps == ["1 of 3", "2 of 3", "3 of 3"]
+    assert sandboxes.tags(BASES) and base not in sandboxes.tags(BASES)
+    assert sandboxes.built(**renewed)["changed"] is False
+    assert sandboxes.built()["image"] == image
 
 
 def test_an_image_that_was_removed_by_hand_is_built_again(sandboxes: Sandboxes, image: str) -> None:
@@ -298,6 +316,11 @@ def test_a_base_of_a_registry_is_known_by_its_digest(sandboxes: Sandboxes, image
     tags, wrong = sandboxes.tags(), f"{base[:-8]}00000000"
     play = sandboxes.play(base={"image": wrong})
     assert play.rc != 0 and "the build failed: " in " ".join(play.output.split()), play.output
+    assert sandboxes.tags() == tags
+    # And a step of the build itself that fails.
+    play = sandboxes.play(base={"image": base, "packages": ["no-such-package"]})
+    said = " ".join(play.output.split())
+    assert play.rc != 0 and "the build failed: " in said and "no-such-package" in said, play.output
     assert sandboxes.tags() == tags
     assert sandboxes.built()["image"] == image
 
@@ -360,4 +383,46 @@ def test_what_cannot_be_built_leaves_everything_as_it_was(
     assert "user:word" not in play.output
     assert sandboxes.tags() == before
     assert docker("image", "ls", "--quiet", "--filter", "label=claw.fleet.inputs") == dangling
+    assert sandboxes.built()["changed"] is False
+
+
+def operation(operation_id: str) -> dict[str, Any]:
+    return {"get": {"operationId": operation_id, "tags": ["clients"], "responses": {}}}
+
+
+def of(version: str, **paths: Any) -> str:
+    """A document of this version."""
+    information = {"title": "An app", "version": "1"}
+    named = {f"/{name}/": found for name, found in paths.items()}
+    return json.dumps({**json.loads(version), "info": information, "paths": named})
+
+
+VERSION = '{"openapi": "3.0.3"}'
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ('{"openapi": ', "it is neither JSON nor YAML"),
+        (of('{"swagger": "2.0"}', one=operation("clients_list")), "it is of OpenAPI version 2.0; 3.0 and 3.1 can be used"),
+        (of('{"openapi": "4.0.0"}', one=operation("clients_list")), "it is of OpenAPI version 4.0.0; 3.0 and 3.1 can be used"),
+        (of(VERSION), "it has no operation"),
+        (of(VERSION, one={"get": {"tags": ["clients"], "responses": {}}}), "has no operationId; give it one"),
+        (of(VERSION, one=operation("!?")), "no command can be named"),
+        (
+            of(VERSION, one=operation("clients_list"), two=operation("clients-list")),
+            "the operation ids 'clients_list' and 'clients-list' both make the command `clients list`",
+        ),
+    ],
+)  # fmt: skip
+def test_a_document_of_which_no_command_can_be_made_builds_nothing(
+    sandboxes: Sandboxes, image: str, tmp_path: Path, document: str, words: str
+) -> None:
+    before = sandboxes.tags()
+    file = tmp_path / "openapi.json"
+    file.write_text(document)
+    play = sandboxes.play("--diff", openapi=str(file))
+    said = " ".join(play.output.split())
+    assert play.rc != 0 and words in said and "No image was built." in said, play.output
+    assert sandboxes.tags() == before
     assert sandboxes.built()["changed"] is False

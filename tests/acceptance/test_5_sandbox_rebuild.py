@@ -153,6 +153,7 @@ def test_again_nothing_is_built_and_nobodys_sandbox_replaced(sandboxes: Sandboxe
     for arguments in ((), ("--check",)):
         play = sandboxes.rebuild(*arguments, sandbox_openapi=document)
         assert (play.rc, play.changed) == (0, []), play.output
+        assert play.output.count("Nothing was done: ") == len(GATEWAYS)
     assert sandboxes.state() == before
 
 
@@ -216,6 +217,28 @@ def test_back_to_the_former_image(fleet: Fleet, sandboxes: Sandboxes, document: 
         assert sandboxes.of(coach).image_id == sandboxes.images()[former]
     assert [fleet.pid(name) for name in GATEWAYS] == pids
     assert sandboxes.rebuilt(sandbox_image=former).changed == []
+
+
+def test_what_another_gateway_is_to_have_is_not_removed(
+    fleet: Fleet, sandboxes: Sandboxes, tmp_path: Path
+) -> None:
+    """Also while nobody there has a sandbox, and one gateway alone has been given new images more often than are kept."""
+    sandboxes.rebuilt()
+    one, other = GATEWAYS
+    (coach,) = [name for name in COACHES if fleet.row(name)["gateway"] == other][:1]
+    image = sandboxes.of(coach).image_id
+    sandboxes.docker("rm", "--force", *(box.id for box in sandboxes.all().values() if box.gateway == other))
+    try:
+        for number in (1, 2, 3):
+            place = tmp_path / str(number)
+            place.mkdir()
+            document = str(sandboxes.document(place, **{f"weather{number}": True}))
+            sandboxes.rebuilt("--limit", one, sandbox_openapi=document)
+        assert image in sandboxes.images().values()
+        sandboxes.clients(coach)
+        assert sandboxes.of(coach).image_id == image
+    finally:
+        sandboxes.rebuilt()
 
 
 def test_an_image_that_was_removed_by_hand_is_built_again(sandboxes: Sandboxes, former: str) -> None:

@@ -169,30 +169,103 @@ def test_one_that_takes_all_it_can_get_is_nobody_elses_trouble(fleet: Fleet, san
     assert sandboxes.of(ANNA).id != sandbox.id
 
 
-FILL = """
-import os
-os.mkdir("/workspace/many")
+FILLS = {
+    "holds more than 50000 files": """
 for number in range(60_000):
-    open(f"/workspace/many/{number}", "w").close()
-"""
+    open(f"{number}", "w").close()
+""",
+    # Of which none is too large.
+    "holds more than 1073741824 bytes": """
+for number in range(12):
+    with open(f"{number}", "wb") as file:
+        for _ in range(99):
+            file.write(b"x" * 2**20)
+""",
+    "holds something that cannot be looked at (File name too long)": """
+for _ in range(20):
+    os.mkdir("d" * 250)
+    os.chdir("d" * 250)
+with open("beyond", "wb") as file:
+    file.write(b"x" * 2**20)
+""",
+}
 
 
-def test_one_that_fills_its_workspace_is_ended(fleet: Fleet, sandboxes: Sandboxes) -> None:
-    """With more files than a workspace may have; in bytes it would be the same."""
+@pytest.mark.parametrize("words", FILLS)
+def test_one_that_fills_its_workspace_is_ended(fleet: Fleet, sandboxes: Sandboxes, words: str) -> None:
     sandboxes.clients(ANNA)
     sandbox, many = sandboxes.of(ANNA), f"{sandboxes.workspace(ANNA)}/many"
     for coach in (BEN, CLARA):
         sandboxes.clients(coach)
     others = {coach: sandboxes.of(coach).id for coach in (BEN, CLARA)}
     try:
-        fleet.machine.run("docker exec %s python3 -c %s", sandbox.id, FILL)
+        fill = f"import os\nos.mkdir('/workspace/many')\nos.chdir('/workspace/many')\n{FILLS[words]}"
+        fleet.machine.run("docker exec %s python3 -c %s", sandbox.id, fill)
         until("it to be ended", lambda: sandbox.id not in sandboxes.docker("ps", "--quiet", "--no-trunc"))
         said = fleet.sh("journalctl --unit=claw-sandbox-workspaces --lines=1 --output=cat")
-        assert f"{sandboxes.workspace(ANNA)} holds more than 50000 files" in said
+        assert f"{sandboxes.workspace(ANNA)} {words}" in said
         assert {coach: sandboxes.of(coach).id for coach in others} == others
     finally:
         fleet.sh(f"rm -rf {many}")
     assert "A client of coach-anna" in sandboxes.clients(ANNA)
+
+
+def test_one_that_fills_its_log_is_made_anew(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    """Whatever its first process says an engine writes down, and a sandbox's processes can all say it."""
+    sandboxes.clients(ANNA)
+    sandbox = sandboxes.of(ANNA)
+    say = "with open('/proc/1/fd/1', 'w') as out: [print('x' * 1000, file=out) for _ in range(20_000)]"
+    fleet.machine.run("docker exec %s python3 -c %s", sandbox.id, say)
+    until("it to go", lambda: sandbox.id not in sandboxes.docker("ps", "--all", "--quiet", "--no-trunc"))
+    assert "A client of coach-anna" in sandboxes.clients(ANNA)
+
+
+HIDE = """
+import os, signal
+kept = []
+for number in range(5):
+    file = open(f"/workspace/{number}", "wb")
+    os.unlink(file.name)
+    for _ in range(80):
+        file.write(b"x" * 2**20)
+    file.flush()
+    kept.append(file)
+signal.pause()
+"""
+
+
+def test_one_that_fills_the_disk_with_what_is_nowhere_is_ended(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    """On a file system of her own, which has less than the reserve from the beginning."""
+    dora = f"coach-dora-{secrets.token_hex(3)}"
+    with fleet.admin() as admin:
+        admin.add(dora, "Dora")
+        assert fleet.provision(dora).rc == 0
+        home = sandboxes.workspace(dora)
+        other = sandboxes.of(BEN).id if BEN in sandboxes.all() else ""
+        fleet.sh(
+            f"cp -a {home} /root/dora && mount -t tmpfs -o size=500m tmpfs {home} && cp -a /root/dora/. {home}/"
+        )
+        try:
+            sandboxes.execute(dora, CLIENTS)
+            told = "Ending sandboxes made too little room"
+            until(
+                "it to be seen", lambda: told in fleet.sh("journalctl -u claw-sandbox-workspaces -n 5 -o cat")
+            )
+            sandboxes.execute(dora, CLIENTS)
+            sandbox = sandboxes.of(dora)
+            with ThreadPoolExecutor(1) as pool:
+                hog = pool.submit(fleet.machine.run, "docker exec %s python3 -c %s", sandbox.id, HIDE)
+                until("it to be ended", hog.done)
+            assert not sandboxes.of(dora).running
+            used = fleet.sh(f"df --output=used --block-size=1M {home}").split()[-1]
+            assert int(used) < 50, "what it held is gone with it"
+            if other:
+                assert sandboxes.of(BEN).id == other and sandboxes.of(BEN).running
+            sandboxes.execute(dora, CLIENTS)
+        finally:
+            admin.act("remove", fleet.row(dora)["pk"])
+            fleet.sh(f"docker rm --force {sandboxes.of(dora).id}; umount {home}; rm -rf /root/dora")
+            assert fleet.provision(dora).rc == 0
 
 
 def test_one_who_wrote_down_what_leaves_her_context_is_at_work_no_longer(
@@ -218,6 +291,7 @@ def test_one_who_wrote_down_what_leaves_her_context_is_at_work_no_longer(
 def test_one_that_ended_by_hand_is_back_at_the_next_turn(
     fleet: Fleet, sandboxes: Sandboxes, deed: str
 ) -> None:
+    sandboxes.clients(BEN)
     fleet.sh(f"docker {deed} {sandboxes.of(BEN).id}")
     assert "A client of coach-ben" in sandboxes.clients(BEN)
     assert sandboxes.of(BEN).running
@@ -264,7 +338,7 @@ def test_one_that_is_idle_goes_and_is_back_at_the_next_turn(fleet: Fleet, sandbo
 
 
 def test_a_removed_coach_leaves_no_sandbox(fleet: Fleet, sandboxes: Sandboxes) -> None:
-    emma = "coach-emma"
+    emma = f"coach-emma-{secrets.token_hex(3)}"
     with fleet.admin() as admin:
         admin.add(emma, "Emma")
         assert fleet.provision(emma).rc == 0

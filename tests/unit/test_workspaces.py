@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,22 @@ def test_files_are_counted_too(tmp_path: Path, holds: Holds) -> None:
     for number in range(4):
         (tmp_path / str(number)).touch()
     assert holds(tmp_path, 10**9, 3) == "more than 3 files"
+
+
+def test_what_lies_too_deep_to_be_counted_is_too_much(tmp_path: Path, holds: Holds) -> None:
+    here = Path.cwd()
+    try:
+        os.chdir(tmp_path)
+        for _ in range(20):
+            os.mkdir("d" * 250)  # noqa: PTH102 - no path of it can be told
+            os.chdir("d" * 250)
+        with open("beyond", "wb") as file:  # noqa: PTH123
+            file.write(b"x" * 2**20)
+    finally:
+        os.chdir(here)
+    assert holds(tmp_path, 2**30, 1000) == "something that cannot be looked at (File name too long)"
+    # pytest itself cannot remove it.
+    subprocess.run(["rm", "-rf", tmp_path / ("d" * 250)], check=True)
 
 
 def test_no_link_is_followed(tmp_path: Path, holds: Holds) -> None:

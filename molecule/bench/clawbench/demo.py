@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import re
 import shutil
 import sys
 import time
@@ -31,7 +32,7 @@ from rich.table import Table
 
 from clawbench import asking, engine, hosts, image
 from clawbench.coachlist import ADMIN, CoachList
-from clawbench.inventory import MACHINE, REAL, STAND_IN, choose_provider, furnish
+from clawbench.inventory import COACHES, MACHINE, REAL, STAND_IN, choose_provider, clients_of, furnish
 from clawbench.progress import Steps
 from clawbench.shell import ROOT, BenchError, cache_dir
 
@@ -70,8 +71,11 @@ class Answer:
 
 
 def _with_clients(answer: Answer) -> Answer:
-    """The answer, which is none unless her tool showed her coach's clients."""
-    return replace(answer, ok=answer.ok and all(word in answer.text for word in CLIENTS_SHOWN))
+    """The answer, which is none unless her tool showed her coach's clients and nobody else's."""
+    said = set(re.findall(r"\w+", answer.text))
+    others = set.union(*(clients_of(other) for other in COACHES if other != answer.agent_id))
+    shown = all(word in answer.text for word in CLIENTS_SHOWN) and clients_of(answer.agent_id) <= said
+    return replace(answer, ok=answer.ok and shown and not others & said)
 
 
 class Demo:

@@ -43,6 +43,13 @@ REAL = {
 """Real providers by the variable that holds their key: name, API, address, model."""
 
 
+def clients_of(agent_id: str) -> set[str]:
+    """The names of the clients that the bench gives a coach."""
+    return {
+        word.removeprefix("--client=") for word in COACHES.get(agent_id, ()) if word.startswith("--client=")
+    }
+
+
 def choose_provider(state: Path) -> str:
     """The provider of models that the gateways ask, by its name.
 

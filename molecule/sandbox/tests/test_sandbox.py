@@ -19,7 +19,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._audit import HOGS, NAM
 from clawbench import asking, surroundings
 from clawbench.coachlist import CoachList
 from clawbench.hosts import Bench
-from clawbench.inventory import COACHES, MACHINE
+from clawbench.inventory import COACHES, MACHINE, clients_of
 
 STATE = Path(os.environ["CLAW_DEMO_STATE"])
 BENCH = Bench.of(STATE)
@@ -34,6 +34,9 @@ ENGINES = (
 )
 LIMITED = not ROOTLESS or Path("/sys/fs/cgroup/cgroup.controllers").exists()
 """Whether the kernel limits single containers: of a rootless engine by control groups of version 2 alone."""
+UNLIMITED = pytest.mark.skipif(
+    not LIMITED, reason="without control groups of version 2 a rootless engine limits no container"
+)
 WORST_EXPOSURE = 2.0
 UNITS = {
     **{f"openclaw-gateway@{name}.service": WORST_EXPOSURE for name in GATEWAYS},
@@ -80,11 +83,6 @@ def containers(machine: Any, answers: dict[str, str]) -> dict[str, dict[str, Any
     }
 
 
-def clients_of(agent_id: str) -> set[str]:
-    """The clients that the bench gave her coach."""
-    return {word.removeprefix("--client=") for word in COACHES[agent_id] if word.startswith("--client=")}
-
-
 @pytest.mark.parametrize("agent_id", sorted(COACHES))
 def test_each_agent_looks_up_her_own_coachs_clients(answers: dict[str, str], agent_id: str) -> None:
     others = set.union(*(clients_of(other) for other in COACHES if other != agent_id))
@@ -125,9 +123,7 @@ def test_a_sandbox_is_closed(
     assert uid == machine.check_output("id -u claw-%s", gateway) != "0"
 
 
-@pytest.mark.skipif(
-    not LIMITED, reason="without control groups of version 2 a rootless engine limits no container"
-)
+@UNLIMITED
 def test_each_sandbox_has_limits(machine: Any, containers: dict[str, dict[str, Any]]) -> None:
     for container in containers.values():
         given = container["HostConfig"]
@@ -152,11 +148,12 @@ def _processors(machine: Any, pid: int) -> float:
     return int(quota) / int(period)
 
 
-def test_everything_that_must_fail_fails(answers: dict[str, str]) -> None:
+def audit(*names: str) -> dict[str, int]:
+    """What became of these attempts on an agent, none of which got through or was left out: how many by outcome."""
     given = {
         "isolation_audit_agents": ["coach-anna"],
         **surroundings.targets(BENCH),
-        "isolation_audit_only": [name for name in NAMES if LIMITED or name not in HOGS],
+        "isolation_audit_only": names,
     }
     surroundings.up(BENCH, MACHINE)
     try:
@@ -175,8 +172,17 @@ def test_everything_that_must_fail_fails(answers: dict[str, str]) -> None:
         surroundings.down(BENCH, MACHINE)
     assert done.returncode == 0, done.stdout
     counts = {what: int(many) for what, many in re.findall(r"\b(\w+): (\d+)$", done.stdout, re.MULTILINE)}
-    assert counts["refused"] > 100, done.stdout
     assert counts["through"] == counts["not_tried"] == 0, done.stdout
+    return counts
+
+
+def test_everything_that_must_fail_fails(answers: dict[str, str]) -> None:
+    assert audit(*(name for name in NAMES if name not in HOGS))["refused"] > 100
+
+
+@UNLIMITED
+def test_what_takes_all_it_can_get_is_stopped(answers: dict[str, str]) -> None:
+    assert audit(*HOGS)["refused"] == 2 * len(HOGS)
 
 
 def test_an_agent_is_offered_what_was_named_and_executes_the_command_alone(

@@ -80,21 +80,31 @@ class ActionModule(ActionBase):
             ca_path=args["ca_path"],
         )
         document = openapi.judge(data, args["leave_out"])
-        asked = {**args, "inputs": _inputs(document, settings, args), "context": None, "openapi_token": None}
+        inputs = _inputs(document, settings, args)
+        asked = {**args, "inputs": inputs, "context": None, "stage": "image", "openapi_token": None}
         found = self._module(asked, variables)
         if found.get("failed") or found["present"] or self._task.check_mode:
             return found
-        why = f"differs in {', '.join(found['differs'])}"
-        Display().display(
-            f"{variables.get('inventory_hostname')}: building {found['image']}, which {why} (minutes)"
-        )
+
+        def tell(what: str) -> None:
+            Display().display(f"{variables.get('inventory_hostname')}: {found['image']}, {what}")
+
+        tell(f"which differs in {', '.join(found['differs'])}, is built")
         with tempfile.TemporaryDirectory(prefix="claw-image-") as place:
+            # First, as it is soon done, and fails for what cannot be said in a command line.
+            tell("1 of 3: the command is made of the app's document")
             cli.make(document, settings, _RUNTIME, Path(place))
             archive = Path(place) / "context.tar"
             archive.write_bytes(_context(Path(place) / "coachcli", settings.name))
+            if not found["base_present"]:
+                tell("2 of 3: its base is made of Debian's packages (a minute or two)")
+                made = self._module({**asked, "stage": "base"}, variables)
+                if made.get("failed"):
+                    return made
             with place_on_machine(self) as directory:
                 remote = self._connection._shell.join_path(directory, archive.name)
                 self._transfer_file(str(archive), remote)
+                tell("3 of 3: it is put together, and tried whether it executes the command and nothing else")
                 return self._module({**asked, "context": remote}, variables)
 
     def _module(self, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
@@ -118,6 +128,10 @@ def _refuse(args: dict[str, Any]) -> None:
     if image and not _BY_DIGEST.fullmatch(image):
         raise AnsibleActionFail(
             f"base.image is {image!r}; name it by its digest (NAME@sha256:...), for a tag may mean another image tomorrow"
+        )
+    if image and args["base"]["renewed"]:
+        raise AnsibleActionFail(
+            "base.renewed is for a base of Debian's packages; to renew an image of a registry name another digest in base.image"
         )
     if args["keep"] < 0:
         raise AnsibleActionFail(f"keep is {args['keep']}; it must be 0 or more")

@@ -143,14 +143,23 @@ class AgentSandboxes:
         """
         if not stale:
             return []
-        held = bool(_sandbox.is_guarded(self.gateway))
         deadline = time.monotonic() + wait
-        left = stale
+        held, left = self._is_held(deadline), stale
+        if held is None:
+            return sorted({container.agent_id for container in stale})
         while True:
             left = [container for container in left if not self._remove_idle(containers, container, held)]
             if not left or time.monotonic() >= deadline:
                 return sorted({container.agent_id for container in left})
             time.sleep(_POLL_SECONDS)
+
+    def _is_held(self, deadline: float) -> bool | None:
+        """Whether the gateway can hold its agents; None where it runs and is not ready, so it is not known who is at work."""
+        while (held := _sandbox.is_guarded(self.gateway)) is None and self.gateway.unit_state().running:
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(_POLL_SECONDS)
+        return bool(held)
 
     def _remove_idle(self, containers: Containers, container: Container, held: bool) -> bool:
         agent_id = container.agent_id

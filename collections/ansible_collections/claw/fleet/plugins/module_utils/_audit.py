@@ -238,6 +238,27 @@ def sentences(results: Iterable[Result]) -> list[str]:
     ]
 
 
+def unknown(results: Sequence[Result]) -> list[str]:
+    """Why this says too little: each way that needs no model and was not tried, and agents none of whose tools was.
+
+    What a model would not do of many things is no fault; behind it the same is tried without one.
+    """
+    found = [
+        f"{result.agent}: {result.name} by {result.layer} could not be tried: {result.tried[:100]} ({result.detail[:160]})"
+        for result in results
+        if result.outcome == NOT_TRIED and result.layer != TOOL
+    ]
+    by_tool: dict[str, list[Result]] = {}
+    for result in results:
+        if result.layer == TOOL:
+            by_tool.setdefault(result.agent, []).append(result)
+    return found + [
+        f"{agent}: none of {len(calls)} calls of tools was made ({calls[0].detail[:160]})"
+        for agent, calls in by_tool.items()
+        if all(call.outcome == NOT_TRIED for call in calls)
+    ]
+
+
 def bytes_of(size: str) -> int:
     """Of a size in the engine's words, as 512m."""
     units = {"b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}

@@ -15,10 +15,12 @@ It needs the Docker SDK for Python on the machine, 5.0 or later (Debian: python3
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,8 +39,10 @@ _TRIED = "claw.fleet.tried"
 """Of the containers in which an image is tried."""
 _DIGITS = 16
 _ROOM = "/var/tmp"  # noqa: S108 - for a directory of our own
-"""Where a base is made: beyond /tmp, which may be memory, for this is some 200 MB."""
+"""Where a base is made: beyond /tmp, which may be memory, for this is some 500 MB."""
+_IMAGE = re.compile(r'"image":\s*"([^"]+)"')
 _FULL_BYTES = 2**20
+_FULL = os.strerror(errno.ENOSPC)
 _BUILD_SECONDS = 1800
 _PROOF_SECONDS = 120
 _WORDS = 1500
@@ -53,12 +57,13 @@ class ImageError(Exception):
 
 @dataclass(frozen=True)
 class Base:
-    """What images begin with: an image of a registry, by its digest, or Debian's packages."""
+    """What images begin with: an image of a registry, by its digest, or Debian's packages, as of when they were ``renewed``."""
 
     image: str
     suite: str
     mirror: str
     packages: Sequence[str]
+    renewed: str
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -66,7 +71,7 @@ class Base:
         if self.image:
             return {"edition": _EDITION, "image": self.image, "packages": list(self.packages)}
         recipe = {"suite": self.suite, "mirror": self.mirror, "packages": list(self.packages)}
-        return {"edition": _EDITION, **recipe}
+        return {"edition": _EDITION, **recipe, **({"renewed": self.renewed} if self.renewed else {})}
 
 
 def digest(value: Any) -> str:
@@ -100,10 +105,51 @@ class Images:
         """The image that was made last."""
         return next(iter(self._all()), None)
 
+    def has_base(self, base: Base) -> bool:
+        """Whether nothing has to be made of Debian's packages before an image of this base is built."""
+        if base.image:
+            return True
+        with self._engine.asked_to("look for the base"):
+            try:
+                self._client.images.get(self._base_name(base))
+            except docker.errors.ImageNotFound:
+                return False
+            return True
+
+    def make_base(self, base: Base) -> None:
+        """Make an image of Debian's packages, if there is none of this recipe."""
+        if self.has_base(base):
+            return
+        program = shutil.which("mmdebstrap")
+        if program is None:
+            raise ImageError("mmdebstrap is missing on the machine: apt-get install mmdebstrap")
+        made = self._base_name(base)
+        with tempfile.TemporaryDirectory(prefix="claw-base-", dir=_ROOM) as place:
+            # For the user that apt fetches packages as.
+            Path(place).chmod(0o711)
+            tree = Path(place) / "root.tar"
+            command = [program, "--quiet", "--variant=minbase", f"--include={','.join(base.packages)}"]
+            hook = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
+            command += [f"--hook-dir={hook}"] if hook.is_dir() else []
+            command += [base.suite, str(tree), *([base.mirror] if base.mirror else [])]
+            try:
+                _command.run(command, Path(place), {**os.environ, "TMPDIR": place})
+            except _command.CommandError as error:
+                # Of a disk that is full where it writes the tar mmdebstrap says nothing, and what it unpacked is gone by now.
+                full = _FULL in str(error) or shutil.disk_usage(place).free < _FULL_BYTES
+                cure = f". {_ROOM} is full; make room in it, some 500 MB" if full else ""
+                raise ImageError(f"Debian's packages make no base, {error}{cure}") from error
+            with self._engine.asked_to("import the base"):
+                # The tag within the name: Podman does not heed another.
+                self._client.api.import_image(
+                    src=str(tree), repository=made, changes=[f"LABEL {_BASE}={made.rpartition(':')[2]}"]
+                )
+
     def build(self, context: Path, inputs: Mapping[str, str], base: Base, command: str) -> Any:
         """Build from a context (tar), prove what it does and refuses, and only then give it its tag."""
         self._clear()
-        begins_with = base.image or self._bootstrapped(base)
+        self.make_base(base)
+        begins_with = self._base_name(base)
         labels = {INPUTS: json.dumps(dict(inputs), sort_keys=True)}
         arguments = {"BASE": begins_with, "PACKAGES": " ".join(base.packages) if base.image else ""}
         said: list[str] = []
@@ -176,11 +222,13 @@ class Images:
                 "its way. With sandbox_build: each every machine builds its own"
             )
 
-    def prune(self, keep: int, current: str, *, check: bool) -> list[str]:
-        """Remove what no container uses but the newest ``keep`` beside the one with the current tag; their tags.
+    def prune(self, keep: int, current: str, config_root: str, *, check: bool) -> list[str]:
+        """Remove what nobody uses but the newest ``keep`` beside the one with the current tag; their tags.
 
-        A check may come before there is such an image, or while it is another one that has the tag.
+        Used is what a container is of, and what a gateway below ``config_root`` has its agents' next containers made of.
+        A check may come before there is an image with the current tag, or while it is another one that has it.
         """
+        named = _named_by_gateways(Path(config_root))
         with self._engine.asked_to("look for images that are used"):
             used = {
                 container.attrs["Image"]
@@ -190,7 +238,7 @@ class Images:
         gone: list[str] = []
         for image in former[keep:]:
             tags = [tag for tag in image.tags if tag.startswith(f"{self.name}:")]
-            if image.id in used:
+            if image.id in used or named & set(tags):
                 continue
             gone += tags
             if not check:
@@ -247,37 +295,9 @@ class Images:
                 container.remove(force=True)
             self._client.images.prune(filters={"dangling": True, "label": INPUTS})
 
-    def _bootstrapped(self, base: Base) -> str:
-        """The name of an image of Debian's packages, made now if it is not there."""
-        made = f"{self.name}-base:{digest(base.recipe)[:_DIGITS]}"
-        with self._engine.asked_to("look for the base"):
-            try:
-                self._client.images.get(made)
-                return made
-            except docker.errors.ImageNotFound:
-                pass
-        program = shutil.which("mmdebstrap")
-        if program is None:
-            raise ImageError("mmdebstrap is missing on the machine: apt-get install mmdebstrap")
-        with tempfile.TemporaryDirectory(prefix="claw-base-", dir=_ROOM) as place:
-            tree = Path(place) / "root.tar"
-            command = [program, "--quiet", "--variant=minbase", f"--include={','.join(base.packages)}"]
-            hook = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
-            command += [f"--hook-dir={hook}"] if hook.is_dir() else []
-            command += [base.suite, str(tree), *([base.mirror] if base.mirror else [])]
-            try:
-                _command.run(command, Path(place), os.environ)
-            except _command.CommandError as error:
-                # Of a disk that is full mmdebstrap says nothing.
-                full = shutil.disk_usage(place).free < _FULL_BYTES
-                cure = f". {_ROOM} is full; make room in it, some 200 MB" if full else ""
-                raise ImageError(f"Debian's packages make no base, {error}{cure}") from error
-            with self._engine.asked_to("import the base"):
-                # The tag within the name: Podman does not heed another.
-                self._client.api.import_image(
-                    src=str(tree), repository=made, changes=[f"LABEL {_BASE}={made.rpartition(':')[2]}"]
-                )
-        return made
+    def _base_name(self, base: Base) -> str:
+        """What the images of a base begin with, by name."""
+        return base.image or f"{self.name}-base:{digest(base.recipe)[:_DIGITS]}"
 
     def _forget_bases_but(self, current: str) -> None:
         """Take their names off the bases of former images, which have all of their layers by themselves."""
@@ -286,6 +306,12 @@ class Images:
                 for tag in image.tags:
                     if tag.startswith(f"{self.name}-base:") and tag != current:
                         self._client.images.remove(tag)
+
+
+def _named_by_gateways(config_root: Path) -> set[str]:
+    """The images that gateways' descriptors and rosters have, also where one of those files is damaged."""
+    files = [path for name in ("sandbox.json", "agents.json") for path in config_root.glob(f"*/{name}")]
+    return {name for path in files for name in _IMAGE.findall(path.read_text(errors="replace"))}
 
 
 def _tail(said: Sequence[str]) -> str:

@@ -155,6 +155,14 @@ through:
   type: list
   elements: str
   sample: []
+unknown:
+  description:
+    - What could not be tried although it needs no model, and agents none of whose tools was called, each in a sentence.
+    - That a model would not make one call among others is told in RV(attempts) alone.
+  returned: always
+  type: list
+  elements: str
+  sample: []
 """
 
 from typing import Any
@@ -221,7 +229,7 @@ def main() -> None:
             results = run(module.params)
         except (AuditError, ContainersError, GatewayError, _durable.DurableError, ValueError) as error:
             module.fail_json(msg=str(error))
-    through = _audit.sentences(results)
+    through, unknown = _audit.sentences(results), _audit.unknown(results)
     counts = _audit.counted(results)
     if counts["not_tried"]:
         module.warn(
@@ -233,9 +241,13 @@ def main() -> None:
         "counts": counts,
         "table": _audit.table(results),
         "through": through,
+        "unknown": unknown,
     }
-    if through and module.params["fail"]:
-        module.fail_json(msg=f"{len(through)} attempts got through. {' | '.join(through)}", **told)
+    if (through or unknown) and module.params["fail"]:
+        said = " | ".join([*through, *unknown])
+        module.fail_json(
+            msg=f"{len(through)} attempts got through, {len(unknown)} are not known. {said}", **told
+        )
     module.exit_json(**told)
 
 

@@ -20,7 +20,7 @@ description:
   - An image's tag is the digest of all its inputs. If it is there nothing is made or sent, and a tag never comes to mean
     another image. A build that fails, or whose command does not start, or that executes anything else, leaves everything
     as it was.
-  - Former images are removed, but for O(keep) of them and those that a container uses.
+  - Former images are removed, but for O(keep) of them and those that a container uses or a gateway names.
 author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
   - claw.fleet.attributes
@@ -99,10 +99,20 @@ options:
         elements: str
         default:
           [busybox-static, ca-certificates, python3-attr, python3-click, python3-dateutil, python3-httpx, python3-tabulate]
+      renewed:
+        description:
+          - Any text, such as a date. With another one a new base is made of Debian's packages as they are then, so with
+            the security updates of that day.
+        type: str
+        default: ''
   keep:
     description: How many former images are kept that nothing uses, to go back to.
     type: int
     default: 1
+  config_root:
+    description: Where the machine's gateways have their descriptors. What those name is not removed.
+    type: path
+    default: /etc/claw
   docker_host:
     description: The container engine, as a URL.
     type: str
@@ -113,6 +123,13 @@ options:
       - It is filled in on the controller and whatever is given here is replaced.
     type: dict
     default: {}
+  stage:
+    description:
+      - What is made now, so that the controller can tell how far it has come; the base, or all of it.
+      - It is filled in on the controller and whatever is given here is replaced.
+    type: str
+    choices: [base, image]
+    default: image
   context:
     description:
       - The build's files on the machine, as an archive.
@@ -137,6 +154,10 @@ id:
   description: The engine's id of the image; empty in check mode if it would be built.
   returned: success
   type: str
+base_present:
+  description: Whether the base is there that the image begins with.
+  returned: success
+  type: bool
 present:
   description: Whether the image is there.
   returned: success
@@ -166,6 +187,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.claw.fleet.plugins.module_utils._engine import end_with
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import DEFAULT_CONFIG_ROOT
 from ansible_collections.claw.fleet.plugins.module_utils._image import (
     INPUTS,
     Base,
@@ -205,11 +227,14 @@ ARGUMENT_SPEC: dict[str, Any] = {
                     "python3-tabulate",
                 ],
             },
+            "renewed": {"type": "str", "default": ""},
         },
     },
     "keep": {"type": "int", "default": 1},
+    "config_root": {"type": "path", "default": DEFAULT_CONFIG_ROOT},
     "docker_host": {"type": "str", "default": "unix:///run/docker.sock"},
     "inputs": {"type": "dict", "default": {}},
+    "stage": {"type": "str", "choices": ["base", "image"], "default": "image"},
     "context": {"type": "path"},
 }
 
@@ -221,16 +246,20 @@ def reconcile(params: dict[str, Any], check: bool) -> dict[str, Any]:
     image, newest = images.find(tag), images.newest()
     known = json.loads(newest.labels[INPUTS]) if newest else {}
     differs = [] if image else sorted(name for name in inputs if known.get(name) != inputs[name])
+    base = Base(**params["base"])
     changed = False
-    if image is None and params["context"] and not check:
-        image = images.build(Path(params["context"]), inputs, Base(**params["base"]), params["command"])
+    if params["stage"] == "base" and not check:
+        images.make_base(base)
+    elif image is None and params["context"] and not check:
+        image = images.build(Path(params["context"]), inputs, base, params["command"])
         changed = True
     # What is not there yet will come before those that are.
-    removed = images.prune(params["keep"], tag, check=check) if image or check else []
+    removed = images.prune(params["keep"], tag, params["config_root"], check=check) if image or check else []
     return {
         "changed": changed or bool(removed) or (check and image is None),
         "image": f"{params['name']}:{tag}",
         "id": image.id if image else "",
+        "base_present": images.has_base(base),
         "present": image is not None,
         "differs": differs,
         "removed": removed,

@@ -50,6 +50,10 @@ options:
     description: With V(loaded), another container engine of the machine that has the image, as a URL.
     type: str
     default: ''
+  config_root:
+    description: Where the machine's gateways have their descriptors. What those name is not removed.
+    type: path
+    default: /etc/claw
   docker_host:
     description: The container engine, as a URL.
     type: str
@@ -100,6 +104,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.claw.fleet.plugins.module_utils._engine import end_with
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import DEFAULT_CONFIG_ROOT
 from ansible_collections.claw.fleet.plugins.module_utils._image import ImageError, Images
 
 ARGUMENT_SPEC: dict[str, Any] = {
@@ -108,6 +113,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "state": {"type": "str", "choices": ["saved", "loaded"], "required": True},
     "keep": {"type": "int", "default": 1},
     "source": {"type": "str", "default": ""},
+    "config_root": {"type": "path", "default": DEFAULT_CONFIG_ROOT},
     "docker_host": {"type": "str", "default": "unix:///run/docker.sock"},
     "archive": {"type": "path"},
 }
@@ -137,7 +143,11 @@ def reconcile(params: dict[str, Any], check: bool) -> dict[str, Any]:
     elif loaded and archive:
         with archive.open("rb") as file:
             images.load(tag, file, wanted)
-    removed = images.prune(params["keep"], tag, check=check) if present or loaded or check else []
+    removed = (
+        images.prune(params["keep"], tag, params["config_root"], check=check)
+        if present or loaded or check
+        else []
+    )
     return {
         "changed": loaded or bool(removed) or (check and not present),
         "present": present or loaded,

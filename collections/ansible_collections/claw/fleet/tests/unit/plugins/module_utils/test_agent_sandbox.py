@@ -265,6 +265,19 @@ def test_without_the_guard_they_are_taken_away_all_the_same(
     assert engine.deeds == ["remove coach-anna"]
 
 
+def test_of_a_gateway_that_is_not_ready_nobody_is_known_to_be_idle(
+    running: AgentSandboxes, engine: Engine, had: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.reconcile(had, wait=0)
+    engine.make("coach-anna", had)
+    answers = iter([None, None, None, True])
+    monkeypatch.setattr(_sandbox, "is_guarded", lambda _gateway: next(answers))
+    first = running.take_away(wait=0)
+    assert (first.recreated, first.busy, engine.deeds) == ([], ["coach-anna"], [])
+    assert running.take_away(wait=60).recreated == ["coach-anna"]
+    assert engine.deeds == [f"{deed} coach-anna" for deed in ("hold", "remove", "release")]
+
+
 def test_an_engine_that_is_gone_has_no_containers(
     running: AgentSandboxes, engine: Engine, had: Sandbox
 ) -> None:

@@ -129,6 +129,17 @@ def test_results_are_counted_shown_and_named() -> None:
     assert _audit.table([]) == []
 
 
+def test_what_was_not_tried_is_not_taken_for_refused() -> None:
+    refused = result("refused")
+    # One that a model would not make, beside one that it made.
+    made = [result("not tried", layer="tool", detail="not made"), result("refused", layer="tool")]
+    assert _audit.unknown([refused, *made]) == _audit.unknown([]) == []
+    (none,) = _audit.unknown([refused, made[0]])
+    assert none == "anna: none of 1 calls of tools was made (not made)"
+    (one,) = _audit.unknown([refused, *made, result("not tried", "dns", detail="no python3")])
+    assert one == "anna: dns by shell could not be tried: connect (no python3)"
+
+
 @pytest.mark.parametrize(
     ("size", "number"),
     [("512m", 512 << 20), ("1g", 1 << 30), ("64MiB", 64 << 20), ("2048", 2048), ("3kb", 3072)],
