@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES, SEVERITIES, Code
+from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES
+from ansible_collections.claw.fleet.plugins.module_utils._findings_code import SEVERITIES, Code
 
 PLACE = Path(__file__).resolve().parent
 MADE = "<!-- Made by `python -m docs.doctor.pages` from the collection's module_utils/_findings.py. Do not edit. -->"

@@ -376,6 +376,16 @@ SANDBOX_FAULTS: dict[str, Fault] = {
     "sandbox-stale": Fault(used_then_another_image),
     "sandbox-watch-down": Fault("systemctl stop claw-sandbox-workspaces"),
     "egress-down": Fault("systemctl stop claw-egress"),
+    "unit-outdated": Fault(
+        "sleep 1; echo '# by hand' >>/etc/systemd/system/claw-egress-watch.service && systemctl daemon-reload",
+        "sed -i '$d' /etc/systemd/system/claw-egress-watch.service && systemctl daemon-reload && "
+        "systemctl restart claw-egress-watch",
+    ),
+    "egress-cut-off": Fault(
+        "nft 'add table inet extra; add chain inet extra input { type filter hook input priority 0; }; "
+        'add rule inet extra input iifname "clw0" drop\'',
+        "nft delete table inet extra",
+    ),
     "egress-rules-missing": Fault(
         "systemctl kill --signal=STOP claw-egress-watch && nft delete table inet claw_sandbox",
         before="systemctl kill --signal=CONT claw-egress-watch",

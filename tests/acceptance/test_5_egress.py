@@ -36,6 +36,7 @@ PROXY = f"{GATEWAY}:3128"
 UNITS = ("claw-egress-rules.service", "claw-egress-watch.service", "claw-egress.service")
 NETWORK = "Sandboxes have a network that leads nowhere"
 BOX = "box"
+INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends"
 HOSTS = [
     "app.example:8000",
     "10.77.0.2:9000",
@@ -67,6 +68,24 @@ ExecStart=/bin/sh {PLACE}/start
 [Install]
 WantedBy=multi-user.target
 """
+# What an operator has beside ours: what is installed, how it is switched on and loads its rules again, how it lets sandboxes to
+# the proxy, what shows that its own rules are there, and how it is switched off.
+FIREWALLS = {
+    "ufw": (
+        "ufw allow 22/tcp && ufw --force enable",
+        "ufw reload",
+        f"ufw allow in on clw0 to {GATEWAY} port 3128 proto tcp",
+        "ufw status | grep -w 22/tcp",
+        "ufw --force reset",
+    ),
+    "firewalld": (
+        "systemctl start firewalld",
+        "firewall-cmd --reload && systemctl restart firewalld",
+        "firewall-cmd --permanent --zone=trusted --add-interface=clw0 && firewall-cmd --reload",
+        "firewall-cmd --list-services | grep -w ssh",
+        "firewall-cmd --permanent --zone=trusted --remove-interface=clw0; systemctl stop firewalld",
+    ),
+}
 # As OpenClaw runs a sandbox.
 SANDBOX = "--network=claw-sandbox --read-only --cap-drop=ALL --security-opt=no-new-privileges --user=1000"
 MOUNTS = f"-v /usr:/usr:ro -v {PLACE}:{PLACE}:ro"
@@ -110,12 +129,14 @@ class Machine(Fleet):
 
     def furnish(self) -> None:
         """Have an engine, an image of nothing but links to the machine's /usr, and what the surroundings are made of."""
-        install = "DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends"
         packages = "docker.io python3-docker iptables"
         if not self.machine.file("/usr/sbin/dockerd").exists:
-            self.sh(f"apt-get update -q && {install} {packages}")
+            self.sh(f"apt-get update -q && {INSTALL} {packages}")
             # From Debian 13 on the client is a package of its own.
-            self.sh(f"command -v docker || {install} docker-cli")
+            self.sh(f"command -v docker || {INSTALL} docker-cli")
+            # Debian starts a service as soon as it is installed.
+            self.sh(f"systemctl mask firewalld && {INSTALL} {' '.join(FIREWALLS)}")
+            self.sh("systemctl unmask firewalld && systemctl disable firewalld")
         files = {path.name: path.read_text() for path in HERE.iterdir() if path.is_file()}
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -212,12 +233,16 @@ class Machine(Fleet):
         """What somebody else could try with a sandbox."""
         return [("tcp", self.address("anna"), "8000"), ("tcp", "fd99::2", "8000")]
 
-    def assert_closed(self) -> None:
+    def assert_sandboxes_closed(self) -> None:
         """Nothing but the proxy is reached, and nobody reaches a sandbox."""
         assert self.reached(self.straight()) == []
         for place in ("beyond", "machine"):
             assert self.reached(self.inward(), place) == []
-        # Who is no sandbox is left alone.
+        self.assert_way_out()
+
+    def assert_closed(self) -> None:
+        """The same, and who is no sandbox is left alone."""
+        self.assert_sandboxes_closed()
         others: list[Attempt] = [
             ("tcp", self.address("other"), "8000"),
             ("tcp", "fd77::2", "8000"),
@@ -226,7 +251,6 @@ class Machine(Fleet):
         assert self.reached(others, "machine") == others
         outside: list[Attempt] = [("tcp", "198.51.100.2", "80")]
         assert self.reached(outside, "other") == outside
-        self.assert_way_out()
 
     def assert_way_out(self) -> None:
         """The one way out is open."""
@@ -486,6 +510,37 @@ def test_whoever_takes_the_rules_away_has_them_back_at_once(machine: Machine, sa
     machine.assert_way_out()
 
 
+@pytest.mark.parametrize("firewall", FIREWALLS)
+def test_another_firewall_changes_nothing_but_that_it_has_to_let_sandboxes_to_the_proxy(
+    machine: Machine, say: Any, firewall: str
+) -> None:
+    on, reload, let, there, off = FIREWALLS[firewall]
+    try:
+        machine.sh(on)
+        machine.sh(there)
+        assert machine.reached(machine.straight()) == []
+        play = machine.role()
+        if not machine.reached([("get", PROXY, "http://app.example:8000/")]):
+            assert play.rc != 0 and let.partition(" &&")[0] in play.output, play.output
+            machine.sh(let)
+            play = machine.role()
+        else:
+            say(f"{firewall} lets sandboxes to the proxy without being told")
+        assert (play.rc, play.changed) == (0, []), play.output
+        for _each in range(2):
+            # What becomes of others is that firewall's to say.
+            machine.assert_sandboxes_closed()
+            assert machine.machine.run("/opt/claw/egress/rules check").rc == 0
+            machine.sh(there)
+            machine.sh(reload)
+    finally:
+        machine.sh(off)
+        # The engine's own rules, which it may have taken along.
+        machine.sh("systemctl restart docker")
+        machine.start_sandboxes()
+    machine.assert_closed()
+
+
 def test_after_a_restart_of_the_engine_it_is_as_before(machine: Machine) -> None:
     machine.sh("systemctl restart docker")
     machine.start_sandboxes()
@@ -591,6 +646,8 @@ def test_a_network_with_other_settings_is_made_anew_only_if_nobody_is_in_it(mach
         ({"egress_subnet": "172.29.240.7/22"}, "has host bits set; give an IPv4 network such as"),
         ({"egress_subnet": "10.77.0.0/22"}, "overlaps with 10.77.0.0/24, which the machine reaches by out0"),
         ({"egress_subnet": "172.17.0.0/24"}, "overlaps with 172.17.0.0/16 of the network bridge"),
+        ({"egress_subnet": "300.29.240.0/22"}, "The sandboxes' network cannot be 300.29.240.0/22"),
+        ({"egress_subnet": "172.29.240.0/31"}, "The sandboxes' network cannot be 172.29.240.0/31"),
         ({"egress_port": 80}, "egress_port lie between 1024 and 65535"),
         (
             {"egress_docker_host": "unix:///run/nobody.sock"},

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES, SEVERITIES
+from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES
+from ansible_collections.claw.fleet.plugins.module_utils._findings_code import SEVERITIES
 
 from docs.doctor import pages
 

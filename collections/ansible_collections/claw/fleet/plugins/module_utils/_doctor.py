@@ -13,6 +13,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from ansible_collections.claw.fleet.plugins.module_utils import _durable
-from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES, SEVERITIES
+from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES
+from ansible_collections.claw.fleet.plugins.module_utils._findings_code import SEVERITIES
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import (
     DEFAULT_CONFIG_ROOT,
     Gateway,
@@ -175,7 +177,7 @@ def run(command: Sequence[str], seconds: float = _COMMAND_SECONDS) -> subprocess
 def unit(name: str, *properties: str) -> dict[str, str]:
     """Properties of a unit, as systemd has them; empty text for what it does not know."""
     wanted = ("LoadState", "ActiveState", "SubState", "UnitFileState", "Result", *properties)
-    done = run(["systemctl", "show", f"--property={','.join(wanted)}", name])
+    done = run(["systemctl", "show", "--timestamp=unix", f"--property={','.join(wanted)}", name])
     if done.returncode != 0:
         raise SupervisorError(f"systemctl show {name} failed: {done.stderr.strip()}")
     values = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
@@ -183,8 +185,8 @@ def unit(name: str, *properties: str) -> dict[str, str]:
 
 
 def stopped(name: str, code: str, what: str) -> Iterable[Finding]:
-    """The finding about a unit that is there and does not run, or does not come up with the machine."""
-    found = unit(name)
+    """The finding about a unit that is there and does not run, does not come up with the machine, or runs with former files."""
+    found = unit(name, "Type", "FragmentPath", "DropInPaths", "NeedDaemonReload", "ActiveEnterTimestamp")
     if found["LoadState"] in ("not-found", "masked", ""):
         return
     # One that ends at every start is never failed for good; one that waits for others for too long is told by its own look.
@@ -196,6 +198,25 @@ def stopped(name: str, code: str, what: str) -> Iterable[Finding]:
         yield Finding(
             "unit-disabled", f"{what} does not come up with the machine.", f"{name} is disabled", unit=name
         )
+    elif newer := _newer_files(found):
+        sentence = f"{what} runs with other files than it has now."
+        yield Finding("unit-outdated", sentence, f"{name}: {newer}", unit=name)
+
+
+def _newer_files(found: Mapping[str, str]) -> str:
+    """Which of a running unit's files are newer than its start, in words; "" if none is."""
+    if found.get("Type") == "oneshot":
+        # What it has done it has done.
+        return ""
+    if found.get("NeedDaemonReload") == "yes":
+        return "systemd has not read its files as they are"
+    # In whole seconds.
+    since = int(found.get("ActiveEnterTimestamp", "").removeprefix("@") or 0)
+    newer = []
+    for path in f"{found.get('FragmentPath', '')} {found.get('DropInPaths', '')}".split():
+        with suppress(OSError):
+            newer += [path] if since and Path(path).stat().st_mtime >= since + 1 else []
+    return f"{', '.join(newer)} is newer than its start" if newer else ""
 
 
 Check = Callable[[Patient], Iterable[Finding]]

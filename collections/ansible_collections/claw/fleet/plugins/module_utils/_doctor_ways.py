@@ -43,8 +43,10 @@ _PROXY_STAMP = "run/claw-proxy/loaded"
 _FIREWALL = "claw-firewall.service"
 _FIREWALL_PROGRAM = "opt/claw/machine/firewall"
 _NOT_AS_PROVEN = 1
+_CUT_OFF = 1
 _EGRESS = ("claw-egress.service", "claw-egress-rules.service", "claw-egress-watch.service")
 _RULES = "opt/claw/egress/rules"
+_WAY_OUT = "opt/claw/egress/way-out"
 _PATIENCE_SECONDS = 15
 """Within which the watcher tells the app of another address."""
 _TUNNEL = ("claw-tunnel.service", "claw-tunnel-watch.service")
@@ -161,9 +163,20 @@ def _watchers_trouble(gateway: str) -> str:
 
 
 def egress(patient: Patient) -> Iterator[Finding]:
-    """Whether what sandboxes may reach is as it should be."""
-    for name in _EGRESS:
-        yield from stopped(name, "egress-down", f"What sandboxes may reach is not looked after: {name}")
+    """Whether what sandboxes may reach is as it should be, and reached."""
+    down = [
+        finding
+        for name in _EGRESS
+        for finding in stopped(name, "egress-down", f"What sandboxes may reach is not looked after: {name}")
+    ]
+    yield from down
+    way_out = patient.root / _WAY_OUT
+    if way_out.exists() and not down:
+        done = run([str(way_out)])
+        if done.returncode == _CUT_OFF:
+            yield Finding(
+                "egress-cut-off", "Sandboxes do not reach their proxy.", done.stderr, unit=_EGRESS[0]
+            )
     program = patient.root / _RULES
     if program.exists() and unit(_EGRESS[1])["ActiveState"] == "active":
         done = run([str(program), "check"])

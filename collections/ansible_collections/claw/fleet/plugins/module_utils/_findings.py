@@ -10,37 +10,23 @@ A code is stable: programs and people search for it. ``{gateway}`` and ``{unit}`
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-ERROR, WARNING, NOTE = "error", "warning", "note"
-SEVERITIES = (ERROR, WARNING, NOTE)
-SITE = "`ansible-playbook -i inventory/ claw.fleet.site --limit {gateway}`"
-PROVISION = "`ansible-playbook -i inventory/ claw.fleet.provision_coach --limit {gateway}`"
-REBUILD = "`ansible-playbook -i inventory/ claw.fleet.rebuild_sandbox --limit {gateway}`"
-
-
-class Code(NamedTuple):
-    """What is known of a fault.
-
-    ``means``: what it is and what comes of it; ``seen``: how the doctor sees it; ``fix``: what to do; ``remedies``: what the
-    playbook does about it with ``--tags fix``, empty where that is not safe; ``explains``: other codes that are seen because
-    of this one, and are left out beside it.
-    """
-
-    severity: str
-    title: str
-    means: str
-    seen: str
-    fix: str
-    remedies: tuple[str, ...] = ()
-    explains: tuple[str, ...] = ()
-
-
-START, ENABLE, RESTART, RELOAD = "start", "enable", "restart", "reload"
-GATEWAY, PROXY, COACHES, REGISTER, SANDBOX = "gateway", "proxy", "coaches", "register", "sandbox"
-_START = "`systemctl reset-failed {unit}; systemctl start {unit}`, and look at `journalctl -u {unit}` for why it ended."
-# What is seen of a gateway because its process is not there, or another one is in its place.
-_AWAY = ("gateway-down", "gateway-crash-loop", "gateway-not-ready", "proxy-leads-nowhere")
+from ansible_collections.claw.fleet.plugins.module_utils._findings_code import (
+    AWAY,
+    COACHES,
+    ENABLE,
+    ERROR,
+    GATEWAY,
+    NOTE,
+    PROVISION,
+    REGISTER,
+    RESTART,
+    SITE,
+    START,
+    START_IT,
+    WARNING,
+    Code,
+)
+from ansible_collections.claw.fleet.plugins.module_utils._findings_ways import CODES_OF_WAYS
 
 CODES: dict[str, Code] = {
     # The machine
@@ -93,7 +79,7 @@ CODES: dict[str, Code] = {
     "unit-failed": Code(
         WARNING, "A unit of the fleet has failed",
         "Something that belongs to the fleet ended badly and is not started again.",
-        "systemd lists a unit `claw-*` as failed that no other code is about.", _START, (START,)),
+        "systemd lists a unit `claw-*` as failed that no other code is about.", START_IT, (START,)),
     "timer-failed": Code(
         ERROR, "The reconciler's timer does not run",
         "Nobody provisions by itself: what people click in the app stays undone until a play is run.",
@@ -116,19 +102,19 @@ CODES: dict[str, Code] = {
         f"{SITE} brings the tree of the lock file back.", (GATEWAY,), ("gateway-down", "gateway-crash-loop", "proxy-leads-nowhere")),
     "gateway-down": Code(
         ERROR, "The gateway does not run", "Its coaches are not answered.", "Its unit is inactive or failed, and not by exit 78.",
-        _START, (START,), ("proxy-leads-nowhere",)),
+        START_IT, (START,), ("proxy-leads-nowhere",)),
     "gateway-refused-config": Code(
         ERROR, "The gateway is down: it refuses its config",
         "OpenClaw ended with 78 and systemd leaves it at that. Starting it again does not help.",
         "The unit is failed with exit 78, and OpenClaw's own validation, on a copy, has something against the files.",
         "The evidence has OpenClaw's words. Take out of `/var/lib/claw/{gateway}/openclaw.json` what is named, or move the file "
         "away, and run " + SITE + ". If it is about the roster: `cp -p /etc/claw/{gateway}/agents.json.previous "
-        "/etc/claw/{gateway}/agents.json`, then start {unit}.", explains=(*_AWAY, "config-drifted", "endpoint-off")),
+        "/etc/claw/{gateway}/agents.json`, then start {unit}.", explains=(*AWAY, "config-drifted", "endpoint-off")),
     "gateway-start-timed-out": Code(
         ERROR, "The gateway is down by 78, and its config is good",
         "On a machine that was very busy OpenClaw did not start in its own time, or its files were written while it started.",
         "The unit is failed with exit 78, and OpenClaw's own validation has nothing against the files.",
-        "`systemctl reset-failed {unit}; systemctl start {unit}`.", (START,), _AWAY),
+        "`systemctl reset-failed {unit}; systemctl start {unit}`.", (START,), AWAY),
     "gateway-crash-loop": Code(
         ERROR, "The gateway ends again and again", "Its coaches are answered now and then, or not at all.",
         "systemd is about to start it again, or has done so three times and more, the last time within ten minutes.",
@@ -162,7 +148,7 @@ CODES: dict[str, Code] = {
         ERROR, "Somebody else has the port", "The gateway, or the proxy, cannot listen there, so it cannot start.",
         "A process of another user listens on it, or another gateway of the machine is set up with it.",
         "`ss -ltnp` says which program. End it, or give another `gateway_port` (`proxy_port`) and run " + SITE + ".",
-        explains=(*_AWAY, "proxy-down")),
+        explains=(*AWAY, "proxy-down")),
     "wrong-config-path": Code(
         ERROR, "The gateway runs with another config than the fleet's",
         "Nothing the fleet writes takes effect: the endpoints, the token and the agents are those of another file, or defaults.",
@@ -190,7 +176,7 @@ CODES: dict[str, Code] = {
         "The process that runs goes on with what it has read; the next one ends with 78.",
         "`openclaw.json` cannot be read as an object.",
         "Mend it; or move it away and run " + SITE + ", which makes it anew. `openclaw.json.last-good` beside it is what worked.",
-        explains=(*_AWAY, "gateway-refused-config", "files-refused", "config-drifted")),
+        explains=(*AWAY, "gateway-refused-config", "files-refused", "config-drifted")),
     "files-refused": Code(
         ERROR, "The gateway would not start again",
         "It runs with what it has read before, and finds the files of now not valid. Its next start ends with 78.",
@@ -202,6 +188,11 @@ CODES: dict[str, Code] = {
         "Limits, paths or hardening are others than the fleet's, or will be after the next start.",
         "The unit's files have another hash than the ones the fleet started the process with, or systemd has not read them.",
         f"{SITE} puts them right; then `systemctl restart {{unit}}`.", (GATEWAY, RESTART)),
+    "unit-outdated": Code(
+        WARNING, "A unit runs with other files than it has now",
+        "What it is allowed and told will be otherwise after its next start, or was to be since its last.",
+        "One of its files is newer than its start, or systemd has not read it.",
+        f"{SITE} writes what should be there; then `systemctl daemon-reload; systemctl restart {{unit}}`."),
     "unit-overridden": Code(
         WARNING, "Somebody added to the gateway's unit", "What stands there counts more than what the fleet wrote.",
         "systemd reads files for the unit that are not the fleet's.",
@@ -242,7 +233,7 @@ CODES: dict[str, Code] = {
         "The process that runs has read it; the next one ends with 1, \"required secrets are unavailable\".",
         "A file that its config refers to is not there, or is empty.",
         f"{SITE} writes it from the variables; a token that is lost becomes another one, so then run " + PROVISION + ".",
-        (GATEWAY, REGISTER), (*_AWAY, "token-not-taken", "token-mismatch")),
+        (GATEWAY, REGISTER), (*AWAY, "token-not-taken", "token-mismatch")),
     "wrong-owner": Code(
         ERROR, "Something is somebody else's, or too open",
         "The gateway cannot write what is its own, or others can read it.",
@@ -265,7 +256,7 @@ CODES: dict[str, Code] = {
         "The gateway goes on with the agents it has read. Nothing is provisioned, and its next start ends with 78.",
         "`agents.json` is not there although there was one, or holds no roster.",
         "`cp -p /etc/claw/{gateway}/agents.json.previous /etc/claw/{gateway}/agents.json; systemctl restart {unit}`, then " + PROVISION + ".",
-        explains=(*_AWAY, "gateway-refused-config", "gateway-start-timed-out", "files-refused", "coach-without-agent",
+        explains=(*AWAY, "gateway-refused-config", "gateway-start-timed-out", "files-refused", "coach-without-agent",
                   "workspace-without-agent", "agent-not-served")),
     "manifest-broken": Code(
         ERROR, "What the fleet remembers of its agents is cut off",
@@ -277,7 +268,7 @@ CODES: dict[str, Code] = {
         "An agent has lost what she was told, or the gateway what it keeps of all of them.",
         "A file is no database any more, or SQLite finds the gateway's own (quick_check) or the head of an agent's damaged.",
         "Stop {unit}, restore the file from a backup, start it. Without one move it away: what was in it is lost.",
-        explains=_AWAY),
+        explains=AWAY),
     "agent-without-workspace": Code(
         ERROR, "An agent has no directory",
         "She forgets what she knew, or does not answer.",
@@ -335,66 +326,5 @@ CODES: dict[str, Code] = {
         "It is left as it is, and no longer follows its template.",
         "The hash of AGENTS.md, IDENTITY.md or USER.md is none that the fleet has written.",
         "Move the change into a template, remove the file, and run " + PROVISION + "."),
-    # Sandboxes
-    "sandbox-without-engine": Code(
-        ERROR, "Agents have sandboxes, and no engine answers",
-        "A turn that needs a tool fails; without the engine's client the process itself ends (`spawn docker ENOENT`).",
-        "The engine's socket does not answer, the gateway's user may not reach it, or its client is not on the gateway's PATH.",
-        f"`systemctl status docker` (`claw-podman@{{gateway}}`); {SITE} installs what is missing.",
-        explains=("sandbox-image-missing", "sandbox-stale", "sandbox-watch-down")),
-    "sandbox-image-missing": Code(
-        ERROR, "The image of sandboxes is not there",
-        "A sandbox that has to be made anew cannot be.",
-        "The engine does not know the image that the gateway's descriptor names.",
-        f"{REBUILD} builds it, or brings it from where it was built.", (SANDBOX,), ("sandbox-stale",)),
-    "sandbox-stale": Code(
-        WARNING, "A sandbox is of a former image, limits or workspace",
-        "Her command line does not know the app's API of now; in a workspace that was made anew or restored nothing can be executed.",
-        "Its image, or the mark of what it was made of, is another than the gateway's descriptor has, or the roster names it; or the "
-        "directory that it has for a workspace is not the one that is there.",
-        f"{REBUILD} replaces it while its agent is idle.", (SANDBOX,)),
-    "sandbox-watch-down": Code(
-        WARNING, "Nobody looks at full workspaces", "A sandbox may fill the disk.",
-        "The unit claw-sandbox-workspaces is there and does not run.", _START, (START,)),
-    "egress-down": Code(
-        ERROR, "The sandboxes' way out is closed", "Agents do not reach the app.", "A unit of claw-egress is there and does not run.", _START, (START,)),
-    "egress-rules-missing": Code(
-        ERROR, "The kernel does not have the rules on what sandboxes may reach",
-        "Sandboxes may reach each other, the machine and private networks.",
-        "`/opt/claw/egress/rules check` says so.",
-        "`systemctl reload {unit}`; `journalctl -u claw-egress-watch` says who took them away.", (RELOAD,)),
-    # The way in
-    "firewall-missing": Code(
-        ERROR, "The kernel does not have the machine's firewall",
-        "What listens on the machine, and what its containers publish, can be reached from outside.",
-        "claw-firewall does not run, or `/opt/claw/machine/firewall check` says that the kernel has another one.",
-        "`systemctl reload-or-restart {unit}` loads what was proven. Mostly somebody ran `nft flush ruleset`, or restarted "
-        "`nftables.service`.", (RELOAD,)),
-    "proxy-down": Code(
-        ERROR, "The proxy does not run", "Nobody reaches the machine's gateways from outside.",
-        "claw-proxy is not active.", _START, (START,), ("proxy-leads-nowhere",)),
-    "proxy-drifted": Code(
-        ERROR, "The proxy's files are not as the fleet writes them",
-        "The way in may be wider or narrower than it should be.",
-        "They differ from what the role proxy would write, or are newer than what the proxy has read.",
-        f"{SITE} puts them right.", (PROXY,), ("proxy-leads-nowhere",)),
-    "proxy-leads-nowhere": Code(
-        ERROR, "The proxy does not lead to the gateway",
-        "The app's questions are answered 404 or 502, although the gateway is ready.",
-        "The gateway's /healthz does not answer 200 through the proxy.",
-        f"{SITE}; `journalctl -u claw-proxy` says why.", (PROXY,)),
-    "tunnel-down": Code(
-        ERROR, "The tunnel, or its watcher, does not run",
-        "Nobody reaches the gateways from outside, or the app is not told where they are.",
-        "claw-tunnel or claw-tunnel-watch is there and does not run.", _START, (START,), ("url-stale", "tunnel-unregistered")),
-    "url-untold": Code(
-        ERROR, "The app is not told where the gateway is",
-        "It keeps the address that it had, behind which the gateway may be no more.",
-        "The tunnel's watcher says so itself, for longer than a change takes.",
-        "The evidence says why, and what to do: mostly the way in demands something (`tunnel_access`), or leads to somebody else, "
-        "or the app takes this machine's token no more. " + SITE + " makes another token.", explains=("url-stale",)),
-    "tunnel-unregistered": Code(
-        ERROR, "The tunnel leads nowhere", "Nobody reaches the gateways from outside.",
-        "cloudflared has no name or no connection to the edge, as it says itself.",
-        "`journalctl -u claw-tunnel` has cloudflared's words. Mostly it is the machine's own way out."),
+    **CODES_OF_WAYS,
 }  # fmt: skip

@@ -115,7 +115,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.claw.fleet.plugins.module_utils._coach_api import DJANGO_ARGUMENT_SPEC
 from ansible_collections.claw.fleet.plugins.module_utils._doctor import MACHINE_OPTIONS
-from ansible_collections.claw.fleet.plugins.module_utils._findings import SEVERITIES
+from ansible_collections.claw.fleet.plugins.module_utils._findings_code import SEVERITIES
 
 ARGUMENT_SPEC: dict[str, Any] = {
     **DJANGO_ARGUMENT_SPEC,

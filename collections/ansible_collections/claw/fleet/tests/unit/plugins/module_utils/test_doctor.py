@@ -509,6 +509,23 @@ def test_units_that_do_not_run_or_are_not_there(gateway: Gateway, units: dict[st
         assert codes(_doctor_ways.egress(patient(gateway))) == egress
 
 
+def test_a_unit_whose_files_changed_since_it_was_started(
+    units: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "claw-tunnel.service"
+    file.touch()
+    written = int(file.stat().st_mtime)
+    for known, found in (
+        ({"ActiveEnterTimestamp": f"@{written}"}, []),
+        ({"ActiveEnterTimestamp": f"@{written - 1}"}, ["unit-outdated"]),
+        ({"ActiveEnterTimestamp": f"@{written - 1}", "Type": "oneshot"}, []),
+        ({"ActiveEnterTimestamp": f"@{written}", "NeedDaemonReload": "yes"}, ["unit-outdated"]),
+        ({"ActiveEnterTimestamp": ""}, []),
+    ):
+        units["claw-tunnel.service"] = {"FragmentPath": str(file), "DropInPaths": f"{file}.none", **known}
+        assert codes(_doctor.stopped("claw-tunnel.service", "tunnel-down", "The tunnel")) == found
+
+
 @pytest.mark.parametrize(
     ("status", "found"), [(200, []), (502, ["proxy-leads-nowhere"]), (404, ["proxy-leads-nowhere"])]
 )
@@ -543,6 +560,19 @@ def test_rules_that_the_kernel_does_not_have(
         program.write_text(f"#!/bin/sh\nexit {status}\n")
         program.chmod(0o755)
         assert codes(_doctor_ways.egress(patient(gateway))) == found
+
+
+def test_sandboxes_that_do_not_reach_the_proxy(gateway: Gateway, units: dict[str, dict[str, str]]) -> None:
+    program = Path(gateway.state_dir).parent / "opt/claw/egress/way-out"
+    program.parent.mkdir(parents=True)
+    # 2: it could not ask, which is nobody's fault that would be known.
+    for status, found in ((0, []), (1, ["egress-cut-off"]), (2, [])):
+        program.write_text(f"#!/bin/sh\nexit {status}\n")
+        program.chmod(0o755)
+        assert codes(_doctor_ways.egress(patient(gateway))) == found
+    units.update(dict.fromkeys(_doctor_ways._EGRESS, STOPPED))
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert set(codes(_doctor_ways.egress(patient(gateway)))) == {"egress-down"}
 
 
 def test_a_firewall_that_the_kernel_does_not_have(
