@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,12 +73,14 @@ class Day:
     """Seconds that pass, with a look in each."""
 
     def __init__(self, program: Any, world: World, *names: str) -> None:
-        self.watch = program.Watch([program.Gateway(name, "") for name in names], world, world, world)
         self.now = 1000.0
+        gateways = [program.Gateway(name, "") for name in names]
+        self.watch = program.Watch(gateways, world, world, world, lambda: self.now)
 
     def pass_by(self, seconds: int) -> None:
         for _second in range(seconds):
-            self.watch.look(self.now)
+            for gateway in self.watch.gateways:
+                self.watch.look(gateway)
             self.now += 1
 
 
@@ -207,18 +210,108 @@ def test_one_gateway_in_trouble_keeps_no_other_from_the_app(program: Any, world:
     assert day.watch.sentence() == "gw-a: gateway gw-a refuses its token"
 
 
-def test_with_a_token_of_before_it_is_started_anew_but_not_for_ever(
-    program: Any, day: Day, world: World, monkeypatch: pytest.MonkeyPatch
+def test_what_takes_long_is_paused_after_and_not_meanwhile(program: Any, day: Day, world: World) -> None:
+    def prove(_hostname: str, _gateway: str) -> str:
+        world.proven += 1
+        day.now += 10
+        raise program.NotYet("it does not answer")
+
+    world.prove = prove  # type: ignore[method-assign, assignment]
+    day.pass_by(100)
+    assert day.now >= 1000 + 100 + 10 * world.proven
+    assert world.proven <= 20, "each time a pause of up to ten seconds"
+
+
+class Given:
+    """Restarts in a row, in a file of the test's own; and what the program says while it runs, which is faster than ever."""
+
+    def __init__(self, program: Any, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.program, self.place = program, place / "restarts"
+        self.said: list[str] = []
+        monkeypatch.setattr(program, "LOOK_SECONDS", 0.01)
+        monkeypatch.setattr(program, "YOUNG_SECONDS", 0.1)
+
+    def run(self, world: World, *names: str) -> int:
+        gateways = [self.program.Gateway(name, "") for name in names]
+        watch = self.program.Watch(gateways, world, world, world)
+        ended: int = self.program.run(watch, self.program.Restarts(self.place), self.said.append)
+        return ended
+
+
+@pytest.fixture
+def given(program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+    return Given(program, tmp_path, monkeypatch)
+
+
+class Enough(Exception):
+    """The end of a run that would have none."""
+
+
+def test_one_gateway_that_hangs_keeps_no_other_from_the_app(given: Given, world: World) -> None:
+    hangs, told = threading.Event(), threading.Event()
+    proven = world.prove
+
+    def prove(hostname: str, gateway: str) -> str:
+        if gateway == "gw-a":
+            hangs.set()
+            told.wait(30)
+            raise Enough
+        hangs.wait(30)
+        return proven(hostname, gateway)
+
+    def tell(_gateway: str, url: str) -> None:
+        world.told.append(url)
+        if world.hostname_now == "two.tunnel.test":
+            told.set()
+        world.hostname_now = "two.tunnel.test"
+
+    world.prove, world.tell = prove, tell  # type: ignore[method-assign]
+    with pytest.raises(Enough):
+        given.run(world, "gw-a", "gw-b")
+    assert world.told[:2] == ["https://one.tunnel.test/gw-b", "https://two.tunnel.test/gw-b"]
+    assert "gw-a: where it is is being found out" in given.said[0]
+
+
+def test_with_a_token_of_before_it_is_started_anew_and_the_more_seldom_the_longer_it_does_not_help(
+    program: Any, given: Given, world: World
 ) -> None:
     world.proof = program.TokenRefused("gateway gw-a refuses its token")
-    slept: list[float] = []
-    clock = iter(range(1000, 2000))
-    monkeypatch.setattr(program.time, "monotonic", lambda: float(next(clock)))
-    monkeypatch.setattr(program.time, "sleep", slept.append)
-    said: list[str] = []
-    assert program.run(day.watch, said.append) == program.TOKEN_CHANGED
-    assert len(slept) >= program.YOUNG_SECONDS / 3
-    assert said == [
+    old_enough = []
+    for _restart in range(3):
+        old_enough.append(program.Restarts(given.place).old_enough)
+        assert given.run(world, "gw-a") == program.TOKEN_CHANGED
+    assert old_enough == [pytest.approx(0.1 * 2**number) for number in range(3)]
+    assert given.said[-2:] == [
         "gw-a: gateway gw-a refuses its token",
-        "A gateway's token was changed. Starting anew, to read it as it is now",
+        "A gateway does not take its token. Starting anew, to read it as it is now",
     ]
+    assert program.Restarts(given.place.parent / "none").old_enough == pytest.approx(0.1)
+    # A token that is taken is the end of it.
+    world.proof = None
+
+    def tell(_gateway: str, _url: str) -> None:
+        if world.proven > 8:
+            raise Enough
+
+    world.tell = tell  # type: ignore[method-assign, assignment]
+    monkey = program.AGAIN_SECONDS
+    program.AGAIN_SECONDS = 0.05
+    try:
+        with pytest.raises(Enough):
+            given.run(world, "gw-a")
+    finally:
+        program.AGAIN_SECONDS = monkey
+    assert program.Restarts(given.place).old_enough == pytest.approx(0.1)
+
+
+def test_a_look_that_does_not_end_is_no_sign_of_life(program: Any, day: Day, world: World) -> None:
+    def prove(_hostname: str, _gateway: str) -> str:
+        day.now += program.HUNG_SECONDS
+        assert not day.watch.hung
+        day.now += 1
+        assert day.watch.hung
+        raise program.NotYet("at last")
+
+    world.prove = prove  # type: ignore[method-assign, assignment]
+    day.pass_by(1)
+    assert not day.watch.hung and world.told == []

@@ -124,6 +124,18 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {"machine_open_ports": [{"port": 70000}]},
         "A port lies between 1 and 65535",
     ),
+    "an address that is none": (
+        "true",
+        "true",
+        {"machine_open_ports": [{"port": 8443, "from": ["300.1.1.1"]}]},
+        "who may come from is an address or a network",
+    ),
+    "a network that is none": (
+        "true",
+        "true",
+        {"machine_open_ports": [{"port": 8443, "from": ["192.0.2.1", "10.0.0.0/99"]}]},
+        "who may come from is an address or a network",
+    ),
 }
 
 

@@ -136,6 +136,7 @@ def test_a_tunnel_of_ones_own(machine: Any, rows: dict[str, dict[str, Any]]) -> 
         assert told.returncode != 0
         assert "Invalid tunnel secret" in said and "The one before runs again" in said
         assert hostname(machine) != quick
+        assert machine.run("ls /etc/claw-tunnel/tunnels/*/credentials.json").rc != 0
         assert all(host.endswith(f"/{gateway}") for gateway, host in before.items())
         # Nobody is led to it, and the watcher goes on with what there is, also when it is started anew.
         records = "/client/v4/zones/a-zone/dns_records"

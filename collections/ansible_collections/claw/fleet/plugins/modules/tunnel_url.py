@@ -88,17 +88,18 @@ def bring_home(params: dict[str, Any], check: bool) -> dict[str, Any]:
     tunnel, way, app = Cloudflared(settings.metrics), Way(settings, given), App(settings, given)
     deadline = time.monotonic() + (0 if check else params["wait"])
 
-    def current() -> str:
+    def told() -> dict[str, Any]:
+        # All of it anew at each attempt: while the app was down the tunnel may have got another name.
         hostname = tunnel.hostname(settings.hostnames[name])
-        return f"https://{hostname}/{name}" if check else way.prove(hostname, name)
+        url = f"https://{hostname}/{name}" if check else way.prove(hostname, name)
+        known = app.known(name)
+        before = str(known.get("url") or "")
+        differs = before != url
+        if not check and (differs or known.get("probe_error") or not known.get("probed_at")):
+            app.tell(name, url)
+        return {"changed": differs, "url": url, "former_url": before}
 
-    url = _patiently(current, deadline)
-    known = _patiently(lambda: app.known(name), deadline)
-    before = str(known.get("url") or "")
-    differs = before != url
-    if not check and (differs or known.get("probe_error") or not known.get("probed_at")):
-        _patiently(lambda: app.tell(name, url), deadline)
-    return {"changed": differs, "url": url, "former_url": before}
+    return _patiently(told, deadline)
 
 
 def _patiently(attempt: Callable[[], _T], deadline: float) -> _T:

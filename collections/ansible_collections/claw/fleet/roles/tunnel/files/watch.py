@@ -12,11 +12,13 @@ What it knows of the tunnel is the collection's own module_utils/_tunnel.py, whi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -51,8 +53,10 @@ GIVEN_UP_SECONDS = 30.0
 """How long there may be no tunnel before the app is told."""
 TOKEN_CHANGED = 75
 """What it ends with to be started anew, with the gateway's token as it is by then."""
-YOUNG_SECONDS = 20.0
-"""How old it has to be for a token to have been changed since it was started."""
+YOUNG_SECONDS, LONGEST_YOUNG_SECONDS = 20.0, 640.0
+"""How old it has to be for a token to have been changed since it was started; the older, the more often that was in vain."""
+HUNG_SECONDS = 100.0
+"""How long a look may take, which is ended by its requests' own limits long before."""
 
 
 class Tunnel(Protocol):
@@ -97,6 +101,8 @@ class Gateway:
     wanted: str
     hostname: str = ""
     """The one that was seen last."""
+    told: str = ""
+    """The one that the app was told of."""
     damper: Damper = field(default_factory=Damper)
     away_since: float | None = None
     """Since when there is no tunnel."""
@@ -105,6 +111,15 @@ class Gateway:
     trouble: str = ""
     complained: str = ""
     complain_due: float = 0.0
+    refused: bool = False
+    """Whether it does not take the token that this process has of it."""
+    looked_at_since: float | None = None
+    """Since when it is being looked at, if it is."""
+
+    @property
+    def how(self) -> str:
+        """Why the app does not know of it yet; "" if it does."""
+        return self.trouble or ("" if self.told == self.hostname != "" else "where it is is being found out")
 
     def put_off(self, now: float, trouble: str) -> None:
         """Try again later, the later the longer it goes on."""
@@ -116,81 +131,142 @@ class Gateway:
 class Watch:
     """All gateways of the machine."""
 
-    def __init__(self, gateways: Iterable[Gateway], tunnel: Tunnel, way: Prover, app: Told) -> None:
+    def __init__(
+        self,
+        gateways: Iterable[Gateway],
+        tunnel: Tunnel,
+        way: Prover,
+        app: Told,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``clock``: seconds of one that only goes forward."""
         self.gateways = list(gateways)
         self._tunnel = tunnel
         self._way = way
         self._app = app
-        self.stale = False
-        """Whether a gateway has refused the token that this process has of it."""
+        self._clock = clock
 
-    def look(self, now: float) -> None:
-        """Once at everything; ``now`` in seconds of a clock that only goes forward."""
-        for gateway in self.gateways:
-            notify("WATCHDOG=1")
-            try:
-                hostname = self._tunnel.hostname(gateway.wanted)
-            except TunnelError as error:
-                self._away(gateway, str(error), now)
-                continue
-            gateway.away_since = None
-            if hostname != gateway.hostname:
-                gateway.hostname, gateway.pause = hostname, FIRST_PAUSE_SECONDS
-                hold = gateway.damper.hold(now)
-                gateway.due = now + hold
-                if hold:
-                    gateway.trouble = (
-                        f"its name changes too often; {hostname} has to hold for {hold:.0f} s first"
-                    )
-            if now >= gateway.due:
-                self._bring_home(gateway, now)
+    @property
+    def stale(self) -> bool:
+        """Whether a gateway refuses the token that this process has of it."""
+        return any(gateway.refused for gateway in self.gateways)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the app knows of every gateway."""
+        return not any(gateway.how for gateway in self.gateways)
+
+    @property
+    def hung(self) -> bool:
+        """Whether a look does not come to its end."""
+        since = [gateway.looked_at_since for gateway in self.gateways]
+        return any(began is not None and self._clock() - began > HUNG_SECONDS for began in since)
+
+    def look(self, gateway: Gateway) -> None:
+        """Once at a gateway."""
+        gateway.looked_at_since = self._clock()
+        try:
+            self._look(gateway)
+        finally:
+            gateway.looked_at_since = None
+
+    def _look(self, gateway: Gateway) -> None:
+        try:
+            hostname = self._tunnel.hostname(gateway.wanted)
+        except TunnelError as error:
+            self._away(gateway, str(error))
+            return
+        now = self._clock()
+        gateway.away_since = None
+        if hostname != gateway.hostname:
+            gateway.hostname, gateway.pause = hostname, FIRST_PAUSE_SECONDS
+            hold = gateway.damper.hold(now)
+            gateway.due = now + hold
+            if hold:
+                gateway.trouble = f"its name changes too often; {hostname} has to hold for {hold:.0f} s first"
+        if now >= gateway.due:
+            self._bring_home(gateway)
 
     def sentence(self) -> str:
         """How it is."""
-        troubles = [f"{gateway.name}: {gateway.trouble}" for gateway in self.gateways if gateway.trouble]
+        troubles = [f"{gateway.name}: {how}" for gateway in self.gateways if (how := gateway.how)]
         if troubles:
             return "; ".join(troubles)
-        hosts = sorted({gateway.hostname for gateway in self.gateways})
+        hosts = sorted({gateway.told for gateway in self.gateways})
         names = ", ".join(gateway.name for gateway in self.gateways)
         return f"The app reaches {names} at {', '.join(f'https://{host}' for host in hosts)}"
 
-    def _bring_home(self, gateway: Gateway, now: float) -> None:
-        """Prove the way and tell the app of it."""
+    def _bring_home(self, gateway: Gateway) -> None:
+        """Prove the way and tell the app of it. Pauses are counted from when it was over, which may be long after it began."""
         try:
             url = self._way.prove(gateway.hostname, gateway.name)
         except TunnelError as error:
-            self.stale |= isinstance(error, TokenRefused)
-            gateway.put_off(now, str(error))
+            gateway.refused = isinstance(error, TokenRefused)
+            gateway.put_off(self._clock(), str(error))
             if gateway.pause >= LONGEST_PAUSE_SECONDS:
-                self._complain(gateway, now)
+                self._complain(gateway)
             return
+        gateway.refused = False
         try:
             self._app.tell(gateway.name, url)
         except TunnelError as error:
-            gateway.put_off(now, str(error))
+            gateway.put_off(self._clock(), str(error))
             return
-        gateway.trouble, gateway.complained = "", ""
-        gateway.due, gateway.pause = now + AGAIN_SECONDS, FIRST_PAUSE_SECONDS
+        gateway.told, gateway.trouble, gateway.complained = gateway.hostname, "", ""
+        gateway.due, gateway.pause = self._clock() + AGAIN_SECONDS, FIRST_PAUSE_SECONDS
 
-    def _away(self, gateway: Gateway, trouble: str, now: float) -> None:
+    def _away(self, gateway: Gateway, trouble: str) -> None:
         """There is no tunnel; what comes back is looked at at once."""
+        now = self._clock()
         if gateway.away_since is None:
             gateway.away_since = now
         gateway.trouble, gateway.due = trouble, now
         if now - gateway.away_since >= GIVEN_UP_SECONDS:
-            self._complain(gateway, now)
+            self._complain(gateway)
 
-    def _complain(self, gateway: Gateway, now: float) -> None:
+    def _complain(self, gateway: Gateway) -> None:
         """Have the app show why, once for each reason."""
-        if gateway.complained == gateway.trouble or now < gateway.complain_due:
+        if gateway.complained == gateway.trouble or self._clock() < gateway.complain_due:
             return
         try:
             self._app.complain(gateway.name, gateway.trouble)
         except TunnelError:
             # It does not hear even that; what it was to be told is said when it does.
-            gateway.complain_due = now + LONGEST_PAUSE_SECONDS * secrets.SystemRandom().uniform(0.5, 1)
+            pause = LONGEST_PAUSE_SECONDS * secrets.SystemRandom().uniform(0.5, 1)
+            gateway.complain_due = self._clock() + pause
             return
         gateway.complained = gateway.trouble
+
+
+class Restarts:
+    """How often in a row it was started anew for a token in vain, as a file tells those who come after."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        try:
+            self._count = min(int(place.read_text()), 10)
+        except (OSError, ValueError):
+            self._count = 0
+
+    @property
+    def old_enough(self) -> float:
+        """After how many seconds it may be for another time."""
+        return min(YOUNG_SECONDS * 2.0**self._count, LONGEST_YOUNG_SECONDS)
+
+    def one_more(self) -> None:
+        """Count it."""
+        self._write(self._count + 1)
+
+    def not_in_vain(self) -> None:
+        """Begin anew."""
+        if self._count:
+            self._write(0)
+
+    def _write(self, count: int) -> None:
+        self._count = count
+        # Without it nothing but the pause is lost.
+        with contextlib.suppress(OSError):
+            self._place.write_text(str(count))
 
 
 def notify(text: str) -> None:
@@ -202,17 +278,35 @@ def notify(text: str) -> None:
             line.send(text.encode())
 
 
-def run(watch: Watch, say: Callable[[str], None]) -> int:
+def run(watch: Watch, restarts: Restarts, say: Callable[[str], None]) -> int:
     """Look for as long as one is let."""
+    failed: list[BaseException] = []
+
+    def keep_looking(gateway: Gateway) -> None:
+        try:
+            while True:
+                watch.look(gateway)
+                time.sleep(LOOK_SECONDS)
+        except BaseException as error:
+            failed.append(error)
+
+    for gateway in watch.gateways:
+        threading.Thread(target=keep_looking, args=(gateway,), daemon=True).start()
     began, said = time.monotonic(), ""
     while True:
-        watch.look(time.monotonic())
+        if failed:
+            raise failed[0]
+        if not watch.hung:
+            notify("WATCHDOG=1")
         sentence = watch.sentence()
         if sentence != said:
             said = sentence
             say(said)
-        if watch.stale and time.monotonic() - began > YOUNG_SECONDS:
-            say("A gateway's token was changed. Starting anew, to read it as it is now")
+        if watch.settled:
+            restarts.not_in_vain()
+        if watch.stale and time.monotonic() - began > restarts.old_enough:
+            restarts.one_more()
+            say("A gateway does not take its token. Starting anew, to read it as it is now")
             return TOKEN_CHANGED
         time.sleep(LOOK_SECONDS)
 
@@ -245,8 +339,9 @@ def main(config_dir: str) -> int:
     for left in Path(settings.proof_dir).glob("*"):
         left.unlink(missing_ok=True)
     gateways = [Gateway(name, hostname) for name, hostname in settings.hostnames.items()]
+    restarts = Restarts(Path(settings.proof_dir).parent / "restarts")
     notify("READY=1")
-    return run(Watch(gateways, Cloudflared(settings.metrics), way, app), say)
+    return run(Watch(gateways, Cloudflared(settings.metrics), way, app), restarts, say)
 
 
 if __name__ == "__main__":

@@ -374,6 +374,32 @@ def test_tunnel_url(steps: list[tuple[str, str, str, str]]) -> None:
             assert (world.known["probed_at"], world.known["probe_error"]) == ("now", "")
 
 
+def test_an_address_that_changes_while_the_app_is_down_is_not_told_after_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with fresh_place() as place:
+        world, gateway = World(place), offline_gateway(place)
+        Path(gateway.token_file).write_text("a" * 48)
+        monkeypatch.setattr(_tunnel, "Client", lambda *_given, **_more: world)
+        monkeypatch.setattr(Gateway, "load", lambda _name, _root: gateway)
+        monkeypatch.setattr(tunnel_url, "_POLL_SECONDS", 0.0)
+        write_settings(place / "tunnel", world)
+        (place / "tunnel" / "gateways.d" / "gw-a.json").write_text(json.dumps({"hostname": ""}))
+        world.hostname, world.state = "one.tunnel.test", "up"
+        world.known = {"url": "", "probed_at": None, "probe_error": ""}
+        tell = tunnel_url.App.tell
+
+        def down_at_first(self: tunnel_url.App, name: str, url: str) -> dict[str, Any]:
+            if world.hostname == "one.tunnel.test":
+                world.hostname = "two.tunnel.test"
+                raise _tunnel.NotYet("the app does not answer")
+            return tell(self, name, url)
+
+        monkeypatch.setattr(tunnel_url.App, "tell", down_at_first)
+        done = run_module(tunnel_url, {"gateway": "gw-a", "tunnel_dir": str(place / "tunnel")}, False)
+        assert done["url"] == world.known["url"] == "https://two.tunnel.test/gw-a"
+
+
 def unknown(told: Result) -> None:
     """Where there is no tunnel, or nobody to tell, it is yet to come and what comes is not known: so it is said."""
     assert (told["changed"], told["url"], told["former_url"], len(told["warnings"])) == (True, "", "", 1)

@@ -1,0 +1,68 @@
+"""A tunnel that is wanted no more, for one of the machine's gateways or for all."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from clawbench import tunnel
+from tunnels import (
+    BENCH,
+    TUNNEL,
+    WATCHER,
+    hostname,
+    known_everywhere,
+    needs_stand_in,
+    needs_time,
+    play,
+    status,
+)
+
+pytestmark = [needs_time, needs_stand_in]
+LEFT = "ls -d /etc/claw-tunnel /opt/claw/tunnel /opt/claw/cloudflared /run/claw-tunnel /etc/systemd/system/claw-tunnel* 2>/dev/null"
+
+
+def site(kind: str, *words: str) -> str:
+    """What the play says where each gateway has a tunnel of this kind, by an expression."""
+    told = play("playbooks/site.yml", *words, "--extra-vars", json.dumps({"tunnel_kind": kind}))
+    assert told.returncode == 0, told.stdout
+    return told.stdout
+
+
+def changes(said: str) -> set[str]:
+    return set(re.findall(r"changed=(\d+)", said))
+
+
+@pytest.fixture(autouse=True)
+def _as_before(machine: Any) -> Iterator[None]:
+    yield
+    site("quick")
+    known_everywhere(machine, 120)
+
+
+def test_a_gateway_is_taken_out_of_it(machine: Any) -> None:
+    before, one = hostname(machine), "{{ 'none' if inventory_hostname == 'gw-b' else 'quick' }}"
+    assert changes(site(one)) != {"0"}
+    assert hostname(machine) == before, "the tunnel goes on"
+    assert "gw-b" not in machine.check_output("systemctl show -P LoadCredential %s", WATCHER)
+    assert machine.check_output("ls /etc/claw-tunnel/gateways.d").split() == ["gw-a.json"]
+    assert re.fullmatch(r"The app reaches gw-a at https://\S+", status(machine))
+    for words in ((), ("--check",)):
+        assert changes(site(one, *words)) == {"0"}
+
+
+def test_where_nobody_has_one_there_is_none(machine: Any) -> None:
+    before = hostname(machine)
+    assert changes(site("none", "--check")) != {"0"}
+    assert hostname(machine) == before
+    site("none")
+    assert before not in tunnel.ask(BENCH)["registered"]
+    assert machine.run(LEFT).stdout == ""
+    assert machine.run("pgrep cloudflared").rc != 0
+    for unit in (TUNNEL, WATCHER):
+        assert machine.check_output("systemctl show -P LoadState %s", unit) == "not-found"
+    for words in ((), ("--check",)):
+        assert changes(site("none", *words)) == {"0"}
