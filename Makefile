@@ -97,7 +97,7 @@ acceptance: $(STAMP) ## make up and everything it promises, on a bench of its ow
 fire: $(STAMP) ## What takes longest: bad machines, rotation, adoption, a run by itself, images, and the scenarios that test leaves out
 	@pytest -q tests/acceptance/test_1_up.py tests/acceptance/test_3_isolation.py
 	@pytest -q tests/acceptance -m fire
-	@$(MAKE) --no-print-directory -j1 podman tunnel
+	@CLAW_TUNNEL_DEBIAN=13 $(MAKE) --no-print-directory -j1 podman tunnel
 
 # Two at a time, the longest first, so that no core waits for the last. They print much after one of them has failed, so what
 # failed is said once more at the end. The collection's own units are run by ansible-test, within sanity.

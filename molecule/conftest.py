@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import testinfra
-from clawbench import asking
+from clawbench import asking, hosts
 from clawbench.coachlist import CoachList
 from clawbench.hosts import Bench
 from clawbench.inventory import MACHINE
+from clawbench.scan import answering
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +20,13 @@ def machine() -> Any:
     """The machine, as root."""
     bench = Bench.of(Path(os.environ["CLAW_DEMO_STATE"]))
     return testinfra.get_host(f"docker://{bench.container(MACHINE)}")
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, set[int]]:
+    """The ports of the machine that answer, as the container of the provider of models sees them, by protocol."""
+    bench = Bench.of(Path(os.environ["CLAW_DEMO_STATE"]))
+    return answering(bench.container("provider"), hosts.address_of(bench, MACHINE))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from clawbench import surroundings
 
 from .conftest import KEEP
 from .fleet import ROOT, Fleet, Play, until
-from .sandboxes import CLIENTS, executing, job, said
+from .sandboxes import CLIENTS, Sandboxes, executing, job, said
 
 pytestmark = [
     pytest.mark.fire,
@@ -289,6 +290,57 @@ def test_a_restart_of_the_engine_or_of_its_network_is_made_good_by_the_next_turn
     assert fleet.reach(CLARA, (PROXY, 22))[PROXY, 22] != "open"
 
 
+def test_another_document_comes_to_each_gateways_engine(fleet: Podman, tmp_path: Path) -> None:
+    """Built once, copied to each, and given to who is idle; nothing else is another."""
+    document = str(Sandboxes(fleet).document(tmp_path, weather=True))
+    before = {gateway: fleet.containers(gateway) for gateway in GATEWAYS}
+    pids = [fleet.pid(name) for name in GATEWAYS]
+    fleet.ask(BEN, 'tool:write {"path": "note.md", "content": "to be kept"}', "note")
+    try:
+        play = fleet.play(REBUILD, sandbox_openapi=document)
+        assert play.rc == 0, play.output
+        for coach in COACHES:
+            gateway = fleet.row(coach)["gateway"]
+            assert "show" in fleet.execute(coach, "journeyloop weather --help")
+            after = fleet.containers(gateway)[coach]
+            assert after["Image"] != before[gateway][coach]["Image"]
+        assert [fleet.pid(name) for name in GATEWAYS] == pids
+        assert (
+            fleet.sh(f"cat /var/lib/claw/{fleet.row(BEN)['gateway']}/workspaces/{BEN}/note.md")
+            == "to be kept"
+        )
+        for arguments in ((), ("--check",)):
+            again = fleet.play(REBUILD, *arguments, sandbox_openapi=document)
+            assert (again.rc, again.changed) == (0, []), again.output
+    finally:
+        assert fleet.play(REBUILD).rc == 0
+    assert "No such command 'weather'" in fleet.execute(ANNA, "journeyloop weather --help")
+
+
+def test_one_that_fills_its_workspace_or_its_log_is_ended(fleet: Podman) -> None:
+    gateway = fleet.row(BEN)["gateway"]
+    fills = (
+        "for number in range(60_000): open(f'/workspace/{number}', 'w').close()",
+        "with open('/proc/1/fd/1', 'w') as out: [print('x' * 1000, file=out) for _ in range(20_000)]",
+    )
+    for fill in fills:
+        fleet.execute(BEN, CLIENTS)
+        one = fleet.containers(gateway)[BEN]["Id"]
+        fleet.machine.run(
+            "podman --url %s exec %s python3 -c %s",
+            f"unix:///run/claw-podman/{gateway}/podman.sock",
+            one,
+            fill,
+        )
+        until("it to be ended", partial(_ended, fleet, gateway, one))
+        fleet.sh(f"find /var/lib/claw/{gateway}/workspaces/{BEN} -maxdepth 1 -name '[0-9]*' -delete")
+    assert "A client of coach-ben" in fleet.execute(BEN, CLIENTS)
+
+
+def _ended(fleet: Podman, gateway: str, container: str) -> bool:
+    return container not in fleet.podman(gateway, "ps", "--quiet", "--no-trunc")
+
+
 def test_units_are_hardened_and_limited(fleet: Podman) -> None:
     for kind, worst in WORST_EXPOSURE.items():
         for gateway in GATEWAYS:
@@ -359,6 +411,23 @@ def test_all_attempts_on_two_coaches_are_refused(surrounded: Podman) -> None:
     counts = play.result("gw-a", AUDIT)["counts"]
     assert (counts["through"], counts["not_tried"], counts["unproven"]) == (0, 0, 0), play.output
     assert counts["refused"] > 250
+
+
+def test_after_a_reboot_all_is_refused(fleet: Podman, request: pytest.FixtureRequest) -> None:
+    fleet.reboot()
+    for coach in COACHES:
+        until("her sandbox", partial(_sees_her_client, fleet, coach), 180)
+    play = audit(
+        request.getfixturevalue("surrounded"), ANNA, only=[name for name in NAMES if name not in HOGS]
+    )
+    assert play.rc == 0, play.output
+    assert play.result("gw-a", AUDIT)["counts"]["refused"] > 120
+
+
+def _sees_her_client(fleet: Podman, coach: str) -> bool:
+    """Which nobody does while her gateway is not up yet."""
+    reply = fleet.ask(coach, executing(CLIENTS), "tools")
+    return reply.status == 200 and f"A client of {coach}" in said(reply)
 
 
 @UNLIMITED

@@ -254,3 +254,7 @@ def test_proxy_runs_alone(machine: Any) -> None:
     assert proxy.is_enabled
     assert not machine.service("nginx.service").is_running
     assert not machine.socket("tcp://0.0.0.0:80").is_listening
+
+
+def test_from_outside_there_are_ssh_and_the_proxy_alone(seen: dict[str, set[int]]) -> None:
+    assert seen == {"TCP": {22, 8080}, "UDP": set()}

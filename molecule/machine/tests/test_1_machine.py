@@ -208,6 +208,67 @@ def test_a_machine_behind_another_is_reached(tmp_path: Path) -> None:
     assert addresses(OLD)["IPv4"] in came or addresses(OLD)["IPv6"] in came
 
 
+_PROXY = """
+import http.server
+class Proxy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        with open("/root/asked-of-the-proxy", "a") as told:
+            print(self.path, file=told)
+        self.send_error(404)
+http.server.HTTPServer(("0.0.0.0", 8443), Proxy).serve_forever()
+"""
+
+
+def test_packages_come_by_the_proxy_that_is_named() -> None:
+    fetch = "/usr/lib/apt/apt-helper download-file http://{}/there /tmp/there || true"
+
+    def asked() -> list[str]:
+        """What was asked of the proxy since the last time."""
+        for host in ("packages.invalid", "direct.invalid"):
+            sh(NEW, fetch.format(host))
+        return sh(
+            OLD, "cat /root/asked-of-the-proxy 2>/dev/null || true; rm -f /root/asked-of-the-proxy"
+        ).split()
+
+    write(OLD, "/root/proxy.py", _PROXY)
+    sh(OLD, "systemd-run --quiet --unit=packages-proxy python3 /root/proxy.py")
+    given: dict[str, Any] = {
+        "machine_http_proxy": f"http://{addresses(OLD)['IPv4']}:8443",
+        "machine_no_proxy": ["direct.invalid"],
+    }
+    try:
+        assert asked() == []
+        assert applied(NEW, "--check", **given).changed == applied(NEW, **given).changed == 1
+        assert asked() == ["http://packages.invalid/there"]
+        assert applied(NEW, **given).changed == 0
+        assert applied(NEW).changed == 1
+        assert asked() == []
+    finally:
+        sh(OLD, "systemctl stop packages-proxy")
+        applied(NEW)
+
+
+def test_the_time_is_kept_by_what_keeps_it(tmp_path: Path) -> None:
+    """A machine of the bench may not set the clock, so what keeps the time only looks at it (chronyd -x)."""
+    sh(
+        NEW,
+        "DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chrony >/dev/null; "
+        "mkdir -p /etc/systemd/system/chrony.service.d; "
+        "printf '[Unit]\\nConditionCapability=\\n' > /etc/systemd/system/chrony.service.d/bench.conf; "
+        "systemctl daemon-reload; systemctl disable --now --quiet chrony",
+    )
+    clock = chapter(tmp_path, "clock")
+    assert play(NEW, playbook=clock, machine_found={"may_set_clock": False}).changed == 0
+    given: dict[str, Any] = {"machine_found": {"may_set_clock": True}}
+    assert play(NEW, "--check", playbook=clock, **given).changed == 1
+    came = play(NEW, playbook=clock, **given)
+    assert (came.rc, came.changed) == (0, 1), came.output
+    assert sh(NEW, "systemctl is-active chrony; systemctl is-enabled chrony; pgrep -c chronyd").split()[
+        :2
+    ] == ["active", "enabled"]
+    assert play(NEW, playbook=clock, **given).changed == 0
+
+
 FINGERPRINT = re.compile(r"^fpr:+([0-9A-F]{40}):", re.MULTILINE)
 _REPOSITORY = """
 import hashlib, pathlib, subprocess, textwrap

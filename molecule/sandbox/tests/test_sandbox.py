@@ -226,3 +226,7 @@ def test_openclaws_own_audit_finds_nothing_without_a_reason(machine: Any, name: 
     assert all("dangerouslyAllowExternalBindSources=true" in detail for detail in flags), flags
     guide = (ROOT / "docs" / "operations.md").read_text()
     assert [check for check in AUDIT_REASONS if f"`{check}`" not in guide] == []
+
+
+def test_from_outside_there_are_ssh_and_the_proxy_alone(seen: dict[str, set[int]]) -> None:
+    assert seen == {"TCP": {22, 8080}, "UDP": set()}

@@ -1,0 +1,71 @@
+"""A machine of one's own, by the inventory that is there for it: an address and a key, straight or through another machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clawbench import hosts
+from clawbench.shell import cache_dir, docker
+
+from .fleet import ROOT, Fleet, Play
+
+BARE, GATEWAY = "bare", "gw-a"
+READY = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:18789/readyz', timeout=20).status)"
+
+pytestmark = pytest.mark.fire
+
+
+class Bare(Fleet):
+    """A machine with SSH and Python alone, and who makes a gateway of it."""
+
+    def site(self, config: Path, place: Path, *words: str) -> Play:
+        """Run the play as an operator with that inventory does; only that models are the stand-in's."""
+        return self.play(
+            "playbooks/site.yml",
+            *words,
+            inventory=[ROOT / "inventories" / "bare-metal"],
+            environment={"ANTHROPIC_API_KEY": "nobody's"},
+            ansible_host=BARE,
+            ansible_ssh_private_key_file=str(self.state / "id_ed25519"),
+            ansible_ssh_common_args=f"-F {config}",
+            # Of a way of its own, as one that is open goes on.
+            ansible_control_path_dir=str(place),
+            # OpenClaw's tree as the demo has it already.
+            gateway_controller_npm=str(Path(sys.executable).parent / "npm"),
+            gateway_build_dir=str(cache_dir() / "openclaw"),
+            **json.loads((self.state / "providers.json").read_text()),
+        )
+
+
+@pytest.fixture(scope="module")
+def bare(fleet: Fleet) -> Iterator[Bare]:
+    """It is there, and taken away afterwards."""
+    hosts.create(fleet.bench, ["machine1", BARE], provider=True, engine=True)
+    yield Bare(fleet.state, BARE)
+    docker("rm", "--force", "--volumes", fleet.bench.container(BARE))
+    hosts.create(fleet.bench, ["machine1"], provider=True, engine=True)
+
+
+def test_through_another_machine_it_becomes_one_with_a_gateway(bare: Bare, tmp_path: Path) -> None:
+    config, straight = tmp_path / "ssh_config", bare.bench.ssh_config
+    config.write_text(
+        f"Match originalhost {BARE}\n  ProxyCommand ssh -F {straight} -W %h:%p machine1\nMatch all\nInclude {straight}\n"
+    )
+    play = bare.site(config, tmp_path / "cp")
+    assert play.rc == 0, play.output
+    by_whom = bare.sh(
+        "journalctl -u ssh --no-pager -o cat | grep '^Accepted' | awk '{print $6}' | sort -u"
+    ).split()
+    assert by_whom == [bare.bench.facts()["hosts"]["machine1"]]
+    assert bare.sh(f"systemctl is-active openclaw-gateway@{GATEWAY}").strip() == "active"
+    assert bare.machine.check_output("python3 -c %s", READY) == "200"
+
+
+def test_straight_there_is_nothing_left_to_do(bare: Bare, tmp_path: Path) -> None:
+    for words in ((), ("--check",)):
+        play = bare.site(bare.bench.ssh_config, tmp_path / "cp", *words)
+        assert (play.rc, play.changed) == (0, []), play.output
