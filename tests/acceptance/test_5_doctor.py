@@ -3,7 +3,8 @@
 What `--tags fix` mends it mends here; everything else is undone as its page says, or by taking away what was done. Those of
 tunnels are made in the Molecule scenario tunnel, and a gateway that the app does not know in test_5_gateway_alone.py. Three are
 made by a stand-in on the machine itself: the words of a stuck gateway are put into its journal, the clock is wrong for the
-doctor's process alone, and the reconciler's units are empty.
+doctor's process alone, and the reconciler's units are empty. Three are what the play is given: a port where no SSH answers, a
+gateway that is not there, and a token of nobody's.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class Fault:
     extra: dict[str, Any] = field(default_factory=dict)
     hostvars: dict[str, Any] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
+    among: tuple[Path, ...] = (INVENTORY,)
+    """Where the doctor finds the hosts."""
     before: str = ""
     """What the mending needs that nobody else would do."""
 
@@ -332,7 +335,12 @@ FAULTS: dict[str, Fault] = {
         f"{kept(f'{STATE}/token')} && chmod 0600 {STATE}/token && printf {'7b' * 24} >{STATE}/token && chmod 0400 {STATE}/token",
         back(f"{STATE}/token"),
     ),
-    "app-unreachable": Fault("true", "true", extra={"doctor_api_url": "http://127.0.0.1:1/api/"}),
+    # Without a list of coaches, which would stop Ansible first.
+    "app-unreachable": Fault(
+        lambda fleet: fleet.coach_list.down(),
+        lambda fleet: fleet.coach_list.up(fleet.bench.facts()["network_gateway"]),
+        among=(INVENTORY / "hosts.yml",),
+    ),
     "service-token-refused": Fault("true", "true", extra={"doctor_api_token": "nobody's"}),
     "roster-broken": Fault(
         f"{kept(f'{CONFIG}/agents.json')} && truncate -s 20 {CONFIG}/agents.json", back(f"{CONFIG}/agents.json")
@@ -457,7 +465,8 @@ def test_it_is_named_and_mended(fleet: Fleet, tmp_path: Path, code: str) -> None
     try:
         fault.do(fault.make, fleet)
         files = fleet.files()
-        play, found = look(fleet, tmp_path, *fault.arguments, hostvars=fault.hostvars, **fault.extra)
+        given = {"among": fault.among, "hostvars": fault.hostvars, **fault.extra}
+        play, found = look(fleet, tmp_path, *fault.arguments, **given)
         assert codes(found) == [code], play.output
         assert play.rc != 0 and code in play.output
         assert fleet.seen(json.dumps(found) + play.output) == []

@@ -198,7 +198,7 @@ def stopped(name: str, code: str, what: str) -> Iterable[Finding]:
         yield Finding(
             "unit-disabled", f"{what} does not come up with the machine.", f"{name} is disabled", unit=name
         )
-    elif newer := _newer_files(found):
+    elif name.endswith(".service") and (newer := _newer_files(found)):
         sentence = f"{what} runs with other files than it has now."
         yield Finding("unit-outdated", sentence, f"{name}: {newer}", unit=name)
 

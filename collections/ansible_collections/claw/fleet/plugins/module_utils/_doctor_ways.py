@@ -29,6 +29,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._doctor import (
     unit,
 )
 from ansible_collections.claw.fleet.plugins.module_utils._sandbox import MARK, Sandbox
+from ansible_collections.claw.fleet.plugins.module_utils._supervisor import SupervisorError
 from ansible_collections.claw.fleet.plugins.module_utils._tunnel import (
     CONFIG_DIR,
     GATEWAYS,
@@ -171,8 +172,10 @@ def egress(patient: Patient) -> Iterator[Finding]:
     ]
     yield from down
     way_out = patient.root / _WAY_OUT
-    if way_out.exists() and not down:
+    if way_out.exists() and not any(finding.code == "egress-down" for finding in down):
         done = run([str(way_out)])
+        if done.returncode not in (0, _CUT_OFF):
+            raise SupervisorError(done.stderr.strip() or f"{way_out} ended with status {done.returncode}")
         if done.returncode == _CUT_OFF:
             yield Finding(
                 "egress-cut-off", "Sandboxes do not reach their proxy.", done.stderr, unit=_EGRESS[0]

@@ -70,7 +70,7 @@ CODES_OF_WAYS: dict[str, Code] = {
         ERROR, "The proxy's files are not as the fleet writes them",
         "The way in may be wider or narrower than it should be.",
         "They differ from what the role proxy would write, or are newer than what the proxy has read.",
-        f"{SITE} puts them right.", (PROXY,), ("proxy-leads-nowhere", "unit-outdated")),
+        f"{SITE} puts them right.", (PROXY,), ("proxy-leads-nowhere",)),
     "proxy-leads-nowhere": Code(
         ERROR, "The proxy does not lead to the gateway",
         "The app's questions are answered 404 or 502, although the gateway is ready.",

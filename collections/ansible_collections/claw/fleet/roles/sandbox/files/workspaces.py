@@ -80,6 +80,10 @@ def holds(workspace: Path, most_bytes: int, most_files: int) -> str | None:
                 count, used = count + 1, used + found.st_blocks * 512
                 if stat.S_ISDIR(found.st_mode):
                     left.append(Path(entry.path))
+                if used > most_bytes:
+                    return f"more than {most_bytes} bytes"
+                if count > most_files:
+                    return f"more than {most_files} files"
         except PermissionError:
             if place == workspace and place.stat().st_uid != os.geteuid():
                 raise
@@ -89,10 +93,6 @@ def holds(workspace: Path, most_bytes: int, most_files: int) -> str | None:
             if error.errno not in _GONE:
                 # As what is below so many directories that its path is too long.
                 return f"something that cannot be looked at ({error.strerror})"
-        if used > most_bytes:
-            return f"more than {most_bytes} bytes"
-        if count > most_files:
-            return f"more than {most_files} files"
     return None
 
 
@@ -111,36 +111,42 @@ class Disks:
         """``reserve``: in bytes."""
         self._reserve = reserve
         self._least: dict[int, int] = {}
-        """Less than the reserve, by number of file system, where ending sandboxes brought no more."""
+        """What has to be left, by number of file system: the reserve, or less where there was no more to be had."""
 
     def look(self, containers: Iterable[Container]) -> None:
-        """End sandboxes on a file system that has less than its reserve left, until it has."""
+        """End sandboxes on a file system that has too little left, until it has more."""
         places: dict[int, list[tuple[Container, str]]] = {}
         for container in containers:
             workspace = _workspace(container)
             # It may have gone away meanwhile.
             with contextlib.suppress(OSError):
-                places.setdefault(Path(workspace).stat().st_dev, []).append((container, workspace))
+                if workspace:
+                    places.setdefault(Path(workspace).stat().st_dev, []).append((container, workspace))
         for disk, here in places.items():
             with contextlib.suppress(OSError):
                 self._make_room(disk, here)
 
     def _make_room(self, disk: int, here: list[tuple[Container, str]]) -> None:
         place, ended = here[0][1], False
+        if disk not in self._least:
+            self._settle(disk, _free(place))
         for container, workspace in here:
-            if _free(place) >= self._least.get(disk, self._reserve):
+            if _free(place) >= self._least[disk]:
                 break
             _LOG.warning("The disk is nearly full; the sandbox of %s is ended.", workspace)
-            _end(container)
-            ended = True
+            ended |= _end(container)
         free = _free(place)
-        if free >= self._reserve:
-            self._least.pop(disk, None)
-        elif ended:
-            # It is not the sandboxes' doing. They may work on, but not take what little there is.
-            self._least[disk] = free // 2
+        if ended or free >= self._reserve:
+            self._settle(disk, free)
+
+    def _settle(self, disk: int, free: int) -> None:
+        """Have the reserve left; where there is less, that is not the sandboxes' doing, and half of it is nobody's to take."""
+        self._least[disk] = self._reserve if free >= self._reserve else free // 2
+        if free < self._reserve:
             _LOG.warning(
-                "Ending sandboxes made too little room: the disk has %s bytes left. Make more.", free
+                "The disk of workspaces has %s bytes left, and should have %s. Make room.",
+                free,
+                self._reserve,
             )
 
 
@@ -165,10 +171,13 @@ def _workspace(container: Container) -> str:
     )
 
 
-def _end(container: Container) -> None:
+def _end(container: Container) -> bool:
+    """Whether it could be ended."""
     with _perhaps(container):
         container.kill()
         container.wait(timeout=_SECONDS)
+        return True
+    return False
 
 
 def _remove(container: Container) -> None:

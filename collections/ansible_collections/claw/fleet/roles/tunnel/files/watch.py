@@ -55,8 +55,9 @@ TOKEN_CHANGED = 75
 """What it ends with to be started anew, with the gateway's token as it is by then."""
 YOUNG_SECONDS, LONGEST_YOUNG_SECONDS = 20.0, 640.0
 """How old it has to be for a token to have been changed since it was started; the older, the more often that was in vain."""
-HUNG_SECONDS = 100.0
-"""How long a look may take, which is ended by its requests' own limits long before."""
+HUNG_SECONDS = 600.0
+"""How long a look may take before all of it is started anew. Its requests have limits of their own, which somebody who answers
+a little at a time can stretch; the others are looked at meanwhile."""
 
 
 class Tunnel(Protocol):

@@ -34,7 +34,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding,
 from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, Served
 from ansible_collections.claw.fleet.plugins.module_utils._sandbox import MARK, Sandbox
-from ansible_collections.claw.fleet.plugins.module_utils._supervisor import UnitState
+from ansible_collections.claw.fleet.plugins.module_utils._supervisor import SupervisorError, UnitState
 from ansible_collections.claw.fleet.plugins.module_utils._tunnel import NotYet
 
 RUNNING = UnitState("active", "running", 1, "success", 0)
@@ -565,11 +565,14 @@ def test_rules_that_the_kernel_does_not_have(
 def test_sandboxes_that_do_not_reach_the_proxy(gateway: Gateway, units: dict[str, dict[str, str]]) -> None:
     program = Path(gateway.state_dir).parent / "opt/claw/egress/way-out"
     program.parent.mkdir(parents=True)
-    # 2: it could not ask, which is nobody's fault that would be known.
-    for status, found in ((0, []), (1, ["egress-cut-off"]), (2, [])):
+    for status, found in ((0, []), (1, ["egress-cut-off"])):
         program.write_text(f"#!/bin/sh\nexit {status}\n")
         program.chmod(0o755)
         assert codes(_doctor_ways.egress(patient(gateway))) == found
+    # What could not be asked is told as that.
+    program.write_text("#!/bin/sh\necho no bridge >&2; exit 2\n")
+    with pytest.raises(SupervisorError, match="no bridge"):
+        list(_doctor_ways.egress(patient(gateway)))
     units.update(dict.fromkeys(_doctor_ways._EGRESS, STOPPED))
     program.write_text("#!/bin/sh\nexit 1\n")
     assert set(codes(_doctor_ways.egress(patient(gateway)))) == {"egress-down"}

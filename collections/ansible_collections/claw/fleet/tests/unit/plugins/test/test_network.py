@@ -17,7 +17,20 @@ def test_addresses_and_networks(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "300.1.1.1", "10.0.0.0/99", "2001:db8::/129", "example.com", "192.0.2.1 ", 1, None]
+    "text",
+    [
+        "",
+        "300.1.1.1",
+        "10.0.0.0/99",
+        "2001:db8::/129",
+        "example.com",
+        "192.0.2.1 ",
+        "10.0.0.0/255.0.0.0",
+        "fe80::1%eth0",
+        "10.0.0.0/",
+        1,
+        None,
+    ],
 )
 def test_what_is_neither(text: Any) -> None:
     assert not network(text)
