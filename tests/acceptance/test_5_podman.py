@@ -317,24 +317,27 @@ def test_another_document_comes_to_each_gateways_engine(fleet: Podman, tmp_path:
     assert "No such command 'weather'" in fleet.execute(ANNA, "journeyloop weather --help")
 
 
-def test_one_that_fills_its_workspace_or_its_log_is_ended(fleet: Podman) -> None:
+def test_one_that_fills_its_workspace_is_ended(fleet: Podman) -> None:
     gateway = fleet.row(BEN)["gateway"]
-    fills = (
-        "for number in range(60_000): open(f'/workspace/{number}', 'w').close()",
-        "with open('/proc/1/fd/1', 'w') as out: [print('x' * 1000, file=out) for _ in range(20_000)]",
-    )
-    for fill in fills:
-        fleet.execute(BEN, CLIENTS)
-        one = fleet.containers(gateway)[BEN]["Id"]
-        fleet.machine.run(
-            "podman --url %s exec %s python3 -c %s",
-            f"unix:///run/claw-podman/{gateway}/podman.sock",
-            one,
-            fill,
-        )
-        until("it to be ended", partial(_ended, fleet, gateway, one))
-        fleet.sh(f"find /var/lib/claw/{gateway}/workspaces/{BEN} -maxdepth 1 -name '[0-9]*' -delete")
+    fleet.execute(BEN, CLIENTS)
+    one = fleet.containers(gateway)[BEN]["Id"]
+    fill = "for number in range(60_000): open(f'/workspace/{number}', 'w').close()"
+    socket = f"unix:///run/claw-podman/{gateway}/podman.sock"
+    fleet.machine.run("podman --url %s exec %s python3 -c %s", socket, one, fill)
+    until("it to be ended", partial(_ended, fleet, gateway, one))
+    fleet.sh(f"find /var/lib/claw/{gateway}/workspaces/{BEN} -maxdepth 1 -name '[0-9]*' -delete")
     assert "A client of coach-ben" in fleet.execute(BEN, CLIENTS)
+
+
+def test_what_a_sandbox_says_is_nowhere_written_down(fleet: Podman) -> None:
+    """Neither in a file that grows nor among the machine's own words."""
+    fleet.podman(fleet.row(BEN)["gateway"], "rm", "--force", "--all")
+    fleet.execute(BEN, CLIENTS)
+    say = "with open('/proc/1/fd/1', 'w') as out: [print('words-of-a-sandbox', file=out) for _ in range(20_000)]"
+    fleet.within(BEN, say)
+    assert fleet.machine.run("journalctl --no-pager | grep words-of-a-sandbox").stdout == ""
+    container = fleet.containers(fleet.row(BEN)["gateway"])[BEN]
+    assert container["HostConfig"]["LogConfig"]["Type"] == "none"
 
 
 def _ended(fleet: Podman, gateway: str, container: str) -> bool:

@@ -221,7 +221,7 @@ def test_one_that_fills_its_log_is_made_anew(fleet: Fleet, sandboxes: Sandboxes)
 
 
 HIDE = """
-import os, signal
+import os, time
 kept = []
 for number in range(5):
     file = open(f"/workspace/{number}", "wb")
@@ -230,7 +230,7 @@ for number in range(5):
         file.write(b"x" * 2**20)
     file.flush()
     kept.append(file)
-signal.pause()
+time.sleep(100)
 """
 
 
@@ -245,6 +245,9 @@ def test_one_that_fills_the_disk_with_what_is_nowhere_is_ended(fleet: Fleet, san
         fleet.sh(
             f"cp -a {home} /root/dora && mount -t tmpfs -o size=500m tmpfs {home} && cp -a /root/dora/. {home}/"
         )
+        if dora in sandboxes.all():
+            # Of her first turn; it has what lies below.
+            fleet.sh(f"docker rm --force {sandboxes.of(dora).id}")
         try:
             sandboxes.execute(dora, CLIENTS)
             told = "Make room."
