@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shlex
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -333,9 +334,13 @@ def test_what_a_sandbox_says_is_nowhere_written_down(fleet: Podman) -> None:
     """Neither in a file that grows nor among the machine's own words."""
     fleet.podman(fleet.row(BEN)["gateway"], "rm", "--force", "--all")
     fleet.execute(BEN, CLIENTS)
-    say = "with open('/proc/1/fd/1', 'w') as out: [print('words-of-a-sandbox', file=out) for _ in range(20_000)]"
-    fleet.within(BEN, say)
-    assert fleet.machine.run("journalctl --no-pager | grep words-of-a-sandbox").stdout == ""
+    word = secrets.token_hex(8)
+    fleet.within(
+        BEN, f"with open('/proc/1/fd/1', 'w') as out: [print('{word}', file=out) for _ in range(20_000)]"
+    )
+    # What was said before it can be read by then.
+    fleet.sh(f"logger after-{word}; journalctl --sync; journalctl --no-pager | grep after-{word}")
+    assert fleet.machine.run(f"journalctl --no-pager | grep ': {word}$'").stdout == ""
     container = fleet.containers(fleet.row(BEN)["gateway"])[BEN]
     assert container["HostConfig"]["LogConfig"]["Type"] == "none"
 

@@ -240,7 +240,7 @@ def test_one_that_fills_the_disk_with_what_is_nowhere_is_ended(fleet: Fleet, san
     with fleet.admin() as admin:
         admin.add(dora, "Dora")
         assert fleet.provision(dora).rc == 0
-        home = sandboxes.workspace(dora)
+        home, since = sandboxes.workspace(dora), fleet.sh("date +%s").strip()
         other = sandboxes.of(BEN).id if BEN in sandboxes.all() else ""
         fleet.sh(
             f"cp -a {home} /root/dora && mount -t tmpfs -o size=500m tmpfs {home} && cp -a /root/dora/. {home}/"
@@ -250,10 +250,8 @@ def test_one_that_fills_the_disk_with_what_is_nowhere_is_ended(fleet: Fleet, san
             fleet.sh(f"docker rm --force {sandboxes.of(dora).id}")
         try:
             sandboxes.execute(dora, CLIENTS)
-            told = "Make room."
-            until(
-                "it to be seen", lambda: told in fleet.sh("journalctl -u claw-sandbox-workspaces -n 5 -o cat")
-            )
+            words = f"journalctl --unit=claw-sandbox-workspaces --since=@{since} --output=cat"
+            until("it to be seen", lambda: "Make room." in fleet.sh(words))
             sandbox = sandboxes.of(dora)
             with ThreadPoolExecutor(1) as pool:
                 hog = pool.submit(fleet.machine.run, "docker exec %s python3 -c %s", sandbox.id, HIDE)
@@ -318,7 +316,8 @@ def test_a_workspace_that_is_made_anew_is_her_sandboxs_too(fleet: Fleet, sandbox
 
 def test_one_that_is_idle_goes_and_is_back_at_the_next_turn(fleet: Fleet, sandboxes: Sandboxes) -> None:
     """OpenClaw looks for them at anybody's turn, five minutes apart and after its start."""
-    sandboxes.clients(ANNA)
+    for coach in (ANNA, BEN, CLARA):
+        sandboxes.clients(coach)
     idle = sandboxes.of(ANNA)
     (other,) = [
         name for name, sandbox in sandboxes.all().items() if sandbox.gateway == idle.gateway and name != ANNA
