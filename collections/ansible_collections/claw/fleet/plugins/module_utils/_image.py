@@ -223,23 +223,26 @@ class Images:
             )
 
     def prune(self, keep: int, current: str, config_root: str, *, check: bool) -> list[str]:
-        """Remove what nobody uses but the newest ``keep`` beside the one with the current tag; their tags.
+        """Remove what nobody uses, but for ``keep`` beside the one with the current tag; their tags.
 
-        Used is what a container is of, and what a gateway below ``config_root`` has its agents' next containers made of.
-        A check may come before there is an image with the current tag, or while it is another one that has it.
+        Used is what a container is of, and what a gateway below ``config_root`` has its agents' next containers made of. Those
+        are kept first, as what one would go back to, then the newest. A check may come before there is an image with the
+        current tag, or while it is another one that has it.
         """
         named = _named_by_gateways(Path(config_root))
         with self._engine.asked_to("look for images that are used"):
-            used = {
+            of_containers = {
                 container.attrs["Image"]
                 for container in self._client.containers.list(all=True, ignore_removed=True)
             }
+
+        def unused(image: Any) -> bool:
+            return image.id not in of_containers and not named & set(image.tags)
+
         former = [image for image in self._all() if f"{self.name}:{current}" not in image.tags]
         gone: list[str] = []
-        for image in former[keep:]:
+        for image in filter(unused, sorted(former, key=unused)[keep:]):
             tags = [tag for tag in image.tags if tag.startswith(f"{self.name}:")]
-            if image.id in used or named & set(tags):
-                continue
             gone += tags
             if not check:
                 with self._engine.asked_to(f"remove {tags[0]}"):

@@ -106,7 +106,7 @@ options:
         type: str
         default: ''
   keep:
-    description: How many former images are kept that nothing uses, to go back to.
+    description: How many former images are kept to go back to, first those that are used, then the newest.
     type: int
     default: 1
   config_root:

@@ -43,7 +43,7 @@ options:
     choices: [saved, loaded]
     required: true
   keep:
-    description: With V(loaded), how many former images are kept that nothing uses, to go back to.
+    description: With V(loaded), how many former images are kept to go back to, first those that are used, then the newest.
     type: int
     default: 1
   source:
