@@ -441,7 +441,7 @@ def _sees_her_client(fleet: Podman, coach: str) -> bool:
 @UNLIMITED
 def test_what_takes_all_it_can_get_is_stopped(surrounded: Podman) -> None:
     play = audit(surrounded, ANNA, only=HOGS)
-    assert play.rc == 0 and play.result("gw-a", AUDIT)["counts"]["refused"] == 2 * len(HOGS), play.output
+    assert play.rc == 0 and play.result("gw-a", AUDIT)["counts"]["refused"] == 3 * len(HOGS), play.output
 
 
 def through(play: Play) -> set[tuple[str, str, str]]:

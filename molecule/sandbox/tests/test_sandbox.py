@@ -182,7 +182,8 @@ def test_everything_that_must_fail_fails(answers: dict[str, str]) -> None:
 
 @UNLIMITED
 def test_what_takes_all_it_can_get_is_stopped(answers: dict[str, str]) -> None:
-    assert audit(*HOGS)["refused"] == 2 * len(HOGS)
+    ways = ("tool", "line", "shell")
+    assert audit(*HOGS)["refused"] == len(ways) * len(HOGS)
 
 
 def test_an_agent_is_offered_what_was_named_and_executes_the_command_alone(
