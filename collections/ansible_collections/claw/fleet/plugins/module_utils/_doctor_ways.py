@@ -14,6 +14,7 @@ import http.client
 import pwd
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,7 @@ _NOT_AS_PROVEN = 1
 _CUT_OFF = 1
 _EGRESS = ("claw-egress.service", "claw-egress-rules.service", "claw-egress-watch.service")
 _RULES = "opt/claw/egress/rules"
-_WAY_OUT = "opt/claw/egress/way-out"
+_WAY_OUT = "opt/claw/egress/way_out.py"
 _PATIENCE_SECONDS = 15
 """Within which the watcher tells the app of another address."""
 _TUNNEL = ("claw-tunnel.service", "claw-tunnel-watch.service")
@@ -173,7 +174,7 @@ def egress(patient: Patient) -> Iterator[Finding]:
     yield from down
     way_out = patient.root / _WAY_OUT
     if way_out.exists() and not any(finding.code == "egress-down" for finding in down):
-        done = run([str(way_out)])
+        done = run([sys.executable, "-I", str(way_out)])
         if done.returncode not in (0, _CUT_OFF):
             raise SupervisorError(done.stderr.strip() or f"{way_out} ended with status {done.returncode}")
         if done.returncode == _CUT_OFF:

@@ -47,7 +47,7 @@ CODES_OF_WAYS: dict[str, Code] = {
         ERROR, "The sandboxes' way out is closed", "Agents do not reach the app.", "A unit of claw-egress is there and does not run.", START_IT, (START,)),
     "egress-cut-off": Code(
         ERROR, "Sandboxes do not reach their proxy", "Agents do not reach the app.",
-        "`/opt/claw/egress/way-out` asks from the network of sandboxes and is not answered.",
+        "`python3 /opt/claw/egress/way_out.py` asks from the network of sandboxes and is not answered.",
         "Mostly a firewall of the machine's that is not the fleet's drops what comes from `clw0`. Let it through, with the address and "
         "the port of the evidence: `ufw allow in on clw0 to ADDRESS port PORT proto tcp`; or `firewall-cmd --permanent --zone=trusted "
         "--add-interface=clw0` and `firewall-cmd --reload`. What else sandboxes try the fleet's own rules go on to refuse."),

@@ -563,18 +563,17 @@ def test_rules_that_the_kernel_does_not_have(
 
 
 def test_sandboxes_that_do_not_reach_the_proxy(gateway: Gateway, units: dict[str, dict[str, str]]) -> None:
-    program = Path(gateway.state_dir).parent / "opt/claw/egress/way-out"
+    program = Path(gateway.state_dir).parent / "opt/claw/egress/way_out.py"
     program.parent.mkdir(parents=True)
     for status, found in ((0, []), (1, ["egress-cut-off"])):
-        program.write_text(f"#!/bin/sh\nexit {status}\n")
-        program.chmod(0o755)
+        program.write_text(f"import sys; sys.exit({status})")
         assert codes(_doctor_ways.egress(patient(gateway))) == found
     # What could not be asked is told as that.
-    program.write_text("#!/bin/sh\necho no bridge >&2; exit 2\n")
+    program.write_text("import sys; print('no bridge', file=sys.stderr); sys.exit(2)")
     with pytest.raises(SupervisorError, match="no bridge"):
         list(_doctor_ways.egress(patient(gateway)))
     units.update(dict.fromkeys(_doctor_ways._EGRESS, STOPPED))
-    program.write_text("#!/bin/sh\nexit 1\n")
+    program.write_text("import sys; sys.exit(1)")
     assert set(codes(_doctor_ways.egress(patient(gateway)))) == {"egress-down"}
 
 
