@@ -255,20 +255,6 @@ entries['claw-fleet-guard']['config']['tools'].append('process')"""
     assert [attempt for attempt in found if "process" not in attempt["tried"]] == []
 
 
-def test_tools_for_files_that_leave_the_workspace_are_named(audited: Audited) -> None:
-    """The guard's look at paths and OpenClaw's own: with either nothing gets out, without both what the container has is read."""
-    without_guard = "config['plugins']['entries']['claw-fleet-guard']['enabled'] = False"
-    everywhere = f"roster['{ANNA}']['tools']['fs']['workspaceOnly'] = False"
-    kinds = ("other-workspaces", "other-credentials", "gateway-state", "write-outside")
-    for statements in (without_guard, everywhere):
-        with otherwise(audited.fleet, statements):
-            assert audited.through(*kinds) == []
-    with otherwise(audited.fleet, f"{without_guard}\n{everywhere}"):
-        found = audited.through(*kinds)
-    assert names(found) == {("write-outside", "tool")}, found
-    assert all("the guard's look at paths" in attempt["control"] for attempt in found)
-
-
 def start(fleet: Fleet) -> None:
     """Start the gateway and wait until it answers."""
     fleet.sh(f"systemctl start openclaw-gateway@{GATEWAY}")
