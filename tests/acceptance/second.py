@@ -37,18 +37,25 @@ class Second(Fleet):
 
 
 @contextmanager
+def beside(fleet: Fleet, machine: str, *, engine: bool = False) -> Iterator[None]:
+    """A bare machine of this name is there, and afterwards it is not. ``engine``: as for `hosts.create`."""
+    hosts.create(fleet.bench, ["machine1", machine], provider=True, engine=engine)
+    yield
+    docker("rm", "--force", "--volumes", fleet.bench.container(machine))
+    hosts.create(fleet.bench, ["machine1"], provider=True, engine=engine)
+
+
+@contextmanager
 def second(fleet: Fleet, place: Path, *, engine: bool = False) -> Iterator[Second]:
     """The machine is there, and its coach is in Django's list; afterwards neither is. ``engine``: as for `hosts.create`."""
-    hosts.create(fleet.bench, ["machine1", MACHINE], provider=True, engine=engine)
-    with fleet.admin() as admin:
-        admin.add(COACH, "Erik")
-    fleet.orm(
-        f"CompanionProfile.objects.filter(agent_id={COACH!r})"
-        f".update(gateway=Gateway.objects.get_or_create(name={GATEWAY!r})[0])"
-    )
-    yield Second(fleet, place)
-    fleet.orm(
-        f"CompanionProfile.objects.filter(agent_id={COACH!r}).delete(); Gateway.objects.get(name={GATEWAY!r}).delete()"
-    )
-    docker("rm", "--force", "--volumes", fleet.bench.container(MACHINE))
-    hosts.create(fleet.bench, ["machine1"], provider=True, engine=engine)
+    with beside(fleet, MACHINE, engine=engine):
+        with fleet.admin() as admin:
+            admin.add(COACH, "Erik")
+        fleet.orm(
+            f"CompanionProfile.objects.filter(agent_id={COACH!r})"
+            f".update(gateway=Gateway.objects.get_or_create(name={GATEWAY!r})[0])"
+        )
+        yield Second(fleet, place)
+        fleet.orm(
+            f"CompanionProfile.objects.filter(agent_id={COACH!r}).delete(); Gateway.objects.get(name={GATEWAY!r}).delete()"
+        )

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clawbench import hosts
-from clawbench.shell import cache_dir, docker
+from clawbench.shell import cache_dir
 
 from .fleet import ROOT, Fleet, Play
+from .second import beside
 
 BARE, GATEWAY = "bare", "gw-a"
 READY = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:18789/readyz', timeout=20).status)"
@@ -44,10 +44,8 @@ class Bare(Fleet):
 @pytest.fixture(scope="module")
 def bare(fleet: Fleet) -> Iterator[Bare]:
     """It is there, and taken away afterwards."""
-    hosts.create(fleet.bench, ["machine1", BARE], provider=True, engine=True)
-    yield Bare(fleet.state, BARE)
-    docker("rm", "--force", "--volumes", fleet.bench.container(BARE))
-    hosts.create(fleet.bench, ["machine1"], provider=True, engine=True)
+    with beside(fleet, BARE, engine=True):
+        yield Bare(fleet.state, BARE)
 
 
 def test_through_another_machine_it_becomes_one_with_a_gateway(bare: Bare, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ GATEWAYS = ("gw-a", "gw-b")
 PROXY = "172.29.240.1"
 AUDIT = "Try everything that must fail"
 CONTROL_GROUPS_2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-UNLIMITED = pytest.mark.skipif(
+needs_limits = pytest.mark.skipif(
     not CONTROL_GROUPS_2, reason="a rootless engine limits a container by control groups of version 2 alone"
 )
 WORST_EXPOSURE = {
@@ -362,7 +362,7 @@ def test_units_are_hardened_and_limited(fleet: Podman) -> None:
     assert fleet.sh("systemctl show -P MemoryMax claw-podman@gw-b.service").strip() == str(4 << 30)
 
 
-@UNLIMITED
+@needs_limits
 def test_each_sandbox_has_limits(fleet: Podman) -> None:
     host = fleet.containers("gw-b")[BEN]["HostConfig"]
     assert (host["Memory"], host["PidsLimit"]) == (512 << 20, 128)
@@ -438,7 +438,7 @@ def _sees_her_client(fleet: Podman, coach: str) -> bool:
     return reply.status == 200 and f"A client of {coach}" in said(reply)
 
 
-@UNLIMITED
+@needs_limits
 def test_what_takes_all_it_can_get_is_stopped(surrounded: Podman) -> None:
     play = audit(surrounded, ANNA, only=HOGS)
     assert play.rc == 0 and play.result("gw-a", AUDIT)["counts"]["refused"] == 3 * len(HOGS), play.output

@@ -273,7 +273,7 @@ def test_one_gateway_that_hangs_keeps_no_other_from_the_app(given: Given, world:
 
 
 def test_with_a_token_of_before_it_is_started_anew_and_the_more_seldom_the_longer_it_does_not_help(
-    program: Any, given: Given, world: World
+    program: Any, given: Given, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.proof = program.TokenRefused("gateway gw-a refuses its token")
     old_enough = []
@@ -294,13 +294,9 @@ def test_with_a_token_of_before_it_is_started_anew_and_the_more_seldom_the_longe
             raise Enough
 
     world.tell = tell  # type: ignore[method-assign, assignment]
-    monkey = program.AGAIN_SECONDS
-    program.AGAIN_SECONDS = 0.05
-    try:
-        with pytest.raises(Enough):
-            given.run(world, "gw-a")
-    finally:
-        program.AGAIN_SECONDS = monkey
+    monkeypatch.setattr(program, "AGAIN_SECONDS", 0.05)
+    with pytest.raises(Enough):
+        given.run(world, "gw-a")
     assert program.Restarts(given.place).old_enough == pytest.approx(0.1)
 
 

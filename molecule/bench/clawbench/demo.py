@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
-import re
 import shutil
 import sys
 import time
@@ -32,7 +31,7 @@ from rich.table import Table
 
 from clawbench import asking, engine, hosts, image
 from clawbench.coachlist import ADMIN, CoachList
-from clawbench.inventory import COACHES, MACHINE, REAL, STAND_IN, choose_provider, clients_of, furnish
+from clawbench.inventory import MACHINE, REAL, STAND_IN, choose_provider, clients_in, clients_of, furnish
 from clawbench.progress import Steps
 from clawbench.shell import ROOT, BenchError, cache_dir
 
@@ -72,10 +71,8 @@ class Answer:
 
 def _with_clients(answer: Answer) -> Answer:
     """The answer, which is none unless her tool showed her coach's clients and nobody else's."""
-    said = set(re.findall(r"\w+", answer.text))
-    others = set.union(*(clients_of(other) for other in COACHES if other != answer.agent_id))
-    shown = all(word in answer.text for word in CLIENTS_SHOWN) and clients_of(answer.agent_id) <= said
-    return replace(answer, ok=answer.ok and shown and not others & said)
+    shown = all(word in answer.text for word in CLIENTS_SHOWN)
+    return replace(answer, ok=answer.ok and shown and clients_in(answer.text) == clients_of(answer.agent_id))
 
 
 class Demo:

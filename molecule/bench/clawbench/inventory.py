@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ def clients_of(agent_id: str) -> set[str]:
     return {
         word.removeprefix("--client=") for word in COACHES.get(agent_id, ()) if word.startswith("--client=")
     }
+
+
+def clients_in(text: str) -> set[str]:
+    """The names of such clients, of whichever coach, that a text has."""
+    return set.union(*map(clients_of, COACHES)) & set(re.findall(r"\w+", text))
 
 
 def choose_provider(state: Path) -> str:

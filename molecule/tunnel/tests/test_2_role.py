@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import uuid
 from typing import Any
@@ -17,6 +16,7 @@ from tunnels import (
     HEALED_SECONDS,
     WATCHER,
     address,
+    changes,
     edge_fails,
     hostname,
     known_everywhere,
@@ -47,7 +47,7 @@ def test_what_cannot_be_meant_changes_nothing(machine: Any, given: dict[str, Any
     assert told.returncode != 0
     said = " ".join(told.stdout.split())
     assert all(word in said for word in words), told.stdout
-    assert set(re.findall(r"changed=(\d+)", said)) == {"0"}, told.stdout
+    assert changes(said) == {"0"}, told.stdout
     assert (hostname(machine), address("gw-a")["url"]) == before
 
 
@@ -106,7 +106,7 @@ def test_cloudflared_comes_from_a_mirror(machine: Any) -> None:
         assert "2026.9.4-" in machine.check_output("systemctl show -P ExecStart claw-tunnel")
         for words in ((), ("--check",)):
             again = role({**given, **right}, *words)
-            assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout
+            assert changes(again.stdout) == {"0"}, again.stdout
     finally:
         machine.check_output("systemctl stop mirror")
         assert role({}).returncode == 0
@@ -172,9 +172,9 @@ def test_a_tunnel_of_ones_own(machine: Any, rows: dict[str, dict[str, Any]]) -> 
         assert [record["content"] for record in found] == [f"{tunnel_id}.cfargotunnel.com"]
 
         predicted = role(given, "--check")
-        assert set(re.findall(r"changed=(\d+)", predicted.stdout)) == {"0"}, predicted.stdout
+        assert changes(predicted.stdout) == {"0"}, predicted.stdout
         again = role(given)
-        assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout
+        assert changes(again.stdout) == {"0"}, again.stdout
         for output in (told.stdout, again.stdout, machine.check_output("cat /proc/*/cmdline | tr '\\0' ' '")):
             assert secret not in output and "a-token-of-cloudflare" not in output
         assert (

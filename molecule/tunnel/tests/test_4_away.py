@@ -15,6 +15,7 @@ from tunnels import (
     HEALED_SECONDS,
     TUNNEL,
     WATCHER,
+    changes,
     hostname,
     known_everywhere,
     needs_stand_in,
@@ -27,15 +28,11 @@ pytestmark = [needs_time, needs_stand_in]
 LEFT = "ls -d /etc/claw-tunnel /opt/claw/tunnel /opt/claw/cloudflared /run/claw-tunnel /etc/systemd/system/claw-tunnel* 2>/dev/null"
 
 
-def site(kind: str, *words: str) -> str:
+def site(kind: str, *words: str, **more: Any) -> str:
     """What the play says where each gateway has a tunnel of this kind, by an expression."""
-    told = play("playbooks/site.yml", *words, "--extra-vars", json.dumps({"tunnel_kind": kind}))
+    told = play("playbooks/site.yml", *words, "--extra-vars", json.dumps({"tunnel_kind": kind, **more}))
     assert told.returncode == 0, told.stdout
     return told.stdout
-
-
-def changes(said: str) -> set[str]:
-    return set(re.findall(r"changed=(\d+)", said))
 
 
 @pytest.fixture(autouse=True)
@@ -63,9 +60,7 @@ def test_a_gateway_is_taken_out_of_it(machine: Any, out: str, left: str) -> None
     for words in ((), ("--check",)):
         assert changes(site(one, *words)) == {"0"}
     # What is once on the machine is done by who is left.
-    longer = {"tunnel_kind": one, "tunnel_registered_timeout": 70}
-    told = play("playbooks/site.yml", "--extra-vars", json.dumps(longer))
-    assert told.returncode == 0, told.stdout
+    site(one, tunnel_registered_timeout=70)
     assert machine.check_output("systemctl show -P TimeoutStartUSec %s", TUNNEL) == "1min 10s"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -203,6 +204,11 @@ def play(*words: str) -> subprocess.CompletedProcess[str]:
         check=False,
         env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
     )
+
+
+def changes(said: str) -> set[str]:
+    """How many changes a play tells of, of each of its hosts."""
+    return set(re.findall(r"changed=(\d+)", said))
 
 
 def role(given: dict[str, Any], *words: str) -> subprocess.CompletedProcess[str]:
