@@ -15,7 +15,7 @@ from clawbench.coachlist import API
 
 from .fleet import Fleet, Play, Reply, until
 
-REBUILD = "playbooks/rebuild-sandbox.yml"
+REBUILD, SITE = "playbooks/rebuild-sandbox.yml", "playbooks/site.yml"
 BUILD = "The sandboxes' image is there"
 APPLY = "Each agent's tools run in a sandbox like this"
 GATEWAYS = ("gw-a", "gw-b")
@@ -204,3 +204,50 @@ def job(fleet: Fleet, gateway: str, agent_id: str, message: str) -> Iterator[str
     finally:
         # It is gone by itself once it has run.
         fleet.call(gateway, "cron.remove", id=added["payload"]["id"])
+
+
+@contextmanager
+def otherwise(fleet: Fleet, gateway: str, **variables: Any) -> Iterator[None]:
+    """A gateway with variables of other values than its own, which it has again afterwards."""
+    try:
+        fleet.done(SITE, "--limit", gateway, **variables)
+        yield
+    finally:
+        fleet.done(SITE, "--limit", gateway)
+
+
+def heartbeat(fleet: Fleet, agent_id: str, name: str, line: str) -> str:
+    """What came back of a line that a heartbeat of an agent's has her execute; ``name``: whose companion she is."""
+    prompt, before = executing(line), fleet.heard_until_now()
+    beats = {"every": "1m", "prompt": prompt, "target": "none"}
+    with otherwise(fleet, fleet.row(agent_id)["gateway"], gateway_heartbeat=beats):
+        (request, *_more) = until(
+            "the turn of a heartbeat to end",
+            lambda: [
+                request
+                for request in fleet.heard(prompt, after=before)
+                if request["messages"][-1]["role"] == "tool" and f"companion of {name}" in request["system"]
+            ],
+            180,
+        )
+    return str(request["messages"][-1]["content"])
+
+
+def sub_agent(fleet: Fleet, agent_id: str, line: str) -> str:
+    """What came back of a line that an agent has another one execute for her, which by default none may."""
+    task, before = executing(line), fleet.heard_until_now()
+    call = {"id": "sessions_spawn", "args": {"task": task}}
+    tools = ["edit", "exec", "ls", "read", "sessions_spawn", "write"]
+    with otherwise(fleet, fleet.row(agent_id)["gateway"], sandbox_tools=tools):
+        assert "accepted" in said(fleet.ask(agent_id, f"tool:tool_call {json.dumps(call)}", "spawning"))
+        (told, *_more) = until(
+            "the sub-agent to be told of it",
+            lambda: [
+                message["content"]
+                for request in fleet.heard(task, after=before)
+                if request["user"].startswith("[Subagent Context]")
+                for message in request["messages"]
+                if message["role"] == "tool"
+            ],
+        )
+    return str(told)

@@ -17,7 +17,7 @@ from clawbench import surroundings
 
 from .conftest import KEEP
 from .fleet import ROOT, Fleet, Play, until
-from .sandboxes import CLIENTS, Sandboxes, executing, job, said
+from .sandboxes import CLIENTS, REBUILD, SITE, Sandboxes, executing, heartbeat, job, said, sub_agent
 
 pytestmark = [
     pytest.mark.fire,
@@ -28,8 +28,6 @@ pytestmark = [
 ]
 
 STATE = Path(os.environ.get("CLAW_PODMAN_STATE") or ROOT / ".cache" / "bench" / "podman")
-SITE = "playbooks/site.yml"
-REBUILD = "playbooks/rebuild-sandbox.yml"
 ANNA, BEN, CLARA = COACHES = ("coach-anna", "coach-ben", "coach-clara")
 GATEWAYS = ("gw-a", "gw-b")
 PROXY = "172.29.240.1"
@@ -145,6 +143,12 @@ def test_a_cron_job_runs_in_its_agents_sandbox(fleet: Podman) -> None:
         assert {one["Id"] for one in fleet.containers(gateway).values()} == {
             one["Id"] for one in before.values()
         }
+
+
+def test_a_heartbeat_and_a_sub_agent_run_in_their_agents_sandbox(fleet: Podman) -> None:
+    for told in (heartbeat(fleet, ANNA, "Anna", CLIENTS), sub_agent(fleet, ANNA, CLIENTS)):
+        assert f"A client of {ANNA}" in told
+    assert fleet.machine.run("command -v journeyloop").rc != 0, "there is none outside of sandboxes"
 
 
 def test_a_new_key_reaches_a_sandbox_that_runs(fleet: Podman) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
 from .fleet import Fleet, until
-from .sandboxes import CLIENTS, GATEWAYS, Sandboxes, executing, job, outcome, said
+from .sandboxes import CLIENTS, GATEWAYS, Sandboxes, executing, heartbeat, job, outcome, sub_agent
 
 pytestmark = pytest.mark.fire
 
@@ -68,26 +66,9 @@ def test_a_cron_job_runs_in_its_agents_sandbox(fleet: Fleet, sandboxes: Sandboxe
 
 
 def test_a_heartbeat_runs_in_its_agents_sandbox(fleet: Fleet, sandboxes: Sandboxes) -> None:
-    gateway = sandboxes.of(ANNA).gateway
-    before = fleet.heard_until_now()
-    beats = {"every": "1m", "prompt": executing(CLIENTS), "target": "none"}
-    play = fleet.play("playbooks/site.yml", "--limit", gateway, gateway_heartbeat=beats)
-    assert play.rc == 0, play.output
-    try:
-        with sandboxes.executed() as executed:
-            until(
-                "the turn of a heartbeat to end",
-                lambda: [
-                    request
-                    for request in fleet.heard(executing(CLIENTS), after=before)
-                    if request["messages"][-1]["role"] == "tool" and "companion of Anna" in request["system"]
-                ],
-                180,
-            )
-        assert sandboxes.of(ANNA).id in [container for container, line in executed if line.endswith(CLIENTS)]
-    finally:
-        play = fleet.play("playbooks/site.yml", "--limit", gateway)
-        assert play.rc == 0, play.output
+    with sandboxes.executed() as executed:
+        assert f"A client of {ANNA}" in heartbeat(fleet, ANNA, "Anna", CLIENTS)
+    assert sandboxes.of(ANNA).id in [container for container, line in executed if line.endswith(CLIENTS)]
 
 
 def test_a_new_key_reaches_a_sandbox_that_runs(fleet: Fleet, sandboxes: Sandboxes) -> None:
@@ -359,44 +340,10 @@ def test_a_removed_coach_leaves_no_sandbox(fleet: Fleet, sandboxes: Sandboxes) -
     assert (again.rc, again.changed) == (0, [])
 
 
-@pytest.fixture
-def spawning(fleet: Fleet) -> Iterator[str]:
-    """A gateway whose agents may have others work for them, which by default none may."""
-    tools = ["edit", "exec", "ls", "read", "sessions_spawn", "write"]
-    try:
-        play = fleet.play("playbooks/site.yml", "--limit=gw-a", sandbox_tools=tools)
-        assert play.rc == 0, play.output
-        yield "gw-a"
-    finally:
-        play = fleet.play("playbooks/site.yml", "--limit=gw-a")
-        assert play.rc == 0, play.output
-
-
-def test_a_sub_agent_runs_in_its_parents_sandbox(fleet: Fleet, sandboxes: Sandboxes, spawning: str) -> None:
-    coach = next(coach for coach in COACHES if fleet.row(coach)["gateway"] == spawning)
-    task = executing("journeyloop profile show")
-    call = {"id": "sessions_spawn", "args": {"task": task}}
-    before = fleet.heard_until_now()
-
-    def told() -> list[str]:
-        """What came back of the task, to her who was given it."""
-        heard = [request for request in fleet.heard(task, after=before) if _is_sub_agents(request)]
-        return [
-            message["content"]
-            for request in heard
-            for message in request["messages"]
-            if message["role"] == "tool"
-        ]
-
+def test_a_sub_agent_runs_in_its_parents_sandbox(fleet: Fleet, sandboxes: Sandboxes) -> None:
+    line = "journeyloop profile show"
     with sandboxes.executed() as executed:
-        assert "accepted" in said(fleet.ask(coach, f"tool:tool_call {json.dumps(call)}", "spawning"))
-        until("the sub-agent to be told of it", told)
-    assert json.loads(told()[0])["agent_id"] == coach
+        assert json.loads(sub_agent(fleet, ANNA, line))["agent_id"] == ANNA
     # Told of its end, the stand-in has her do the same by herself.
-    mine = [container for container, line in executed if line.endswith("journeyloop profile show")]
-    assert mine and set(mine) == {sandboxes.of(coach).id}
-
-
-def _is_sub_agents(request: dict[str, Any]) -> bool:
-    user: str = request["user"]
-    return user.startswith("[Subagent Context]")
+    mine = [container for container, executed_line in executed if executed_line.endswith(line)]
+    assert mine and set(mine) == {sandboxes.of(ANNA).id}

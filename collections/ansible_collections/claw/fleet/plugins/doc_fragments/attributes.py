@@ -7,7 +7,10 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """DOCUMENTATION names the attributes; CONTROLLER adds those of what never leaves the controller."""
+    """DOCUMENTATION names the attributes.
+
+    INFO_MODULE says what they are of a module that only looks; CONTROLLER adds that of what never leaves the controller.
+    """
 
     DOCUMENTATION = r"""
 options: {}
@@ -22,6 +25,19 @@ attributes:
       - When run twice in a row outside check mode, with the same arguments, the second invocation indicates
         no change.
       - This assumes that the system controlled or queried by the module has not changed in a relevant way.
+"""
+
+    INFO_MODULE = r"""
+options: {}
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: N/A
+    details:
+      - Nothing is changed.
+  idempotent:
+    support: full
 """
 
     CONTROLLER = r"""

@@ -21,17 +21,9 @@ author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
   - claw.fleet.django
   - claw.fleet.attributes
+  - claw.fleet.attributes.info_module
   - claw.fleet.gateway
   - claw.fleet.workspace
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: N/A
-    details:
-      - Nothing is changed.
-  idempotent:
-    support: full
 options:
   coaches:
     description: Rows of coaches, from C(coaches_list) of the inventory.

@@ -14,18 +14,10 @@ description:
 author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
   - claw.fleet.attributes
+  - claw.fleet.attributes.info_module
   - claw.fleet.gateway
   - claw.fleet.workspace
   - claw.fleet.workspace.rendered
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: N/A
-    details:
-      - Nothing is changed.
-  idempotent:
-    support: full
 options:
   agents:
     description: Rows of coaches.

@@ -22,15 +22,7 @@ extends_documentation_fragment:
   - claw.fleet.django
   - claw.fleet.doctor
   - claw.fleet.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: N/A
-    details:
-      - Nothing is changed.
-  idempotent:
-    support: full
+  - claw.fleet.attributes.info_module
 options:
   api_url:
     description:

@@ -15,15 +15,7 @@ author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
   - claw.fleet.doctor
   - claw.fleet.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: N/A
-    details:
-      - Nothing is changed.
-  idempotent:
-    support: full
+  - claw.fleet.attributes.info_module
 options:
   app:
     description: What the app knows of the gateway, with hashes of secrets; empty if it knows no such. Not given if that is not known.

@@ -14,6 +14,7 @@ description:
 author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
   - claw.fleet.attributes
+  - claw.fleet.attributes.info_module
 options:
   gateway:
     description: Name of the gateway.
@@ -28,15 +29,6 @@ options:
       - One that is stopped, or has failed, is not waited for.
     type: int
     default: 0
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: N/A
-    details:
-      - Nothing is changed.
-  idempotent:
-    support: full
 """
 
 EXAMPLES = r"""

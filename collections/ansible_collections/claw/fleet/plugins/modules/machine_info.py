@@ -15,6 +15,7 @@ description:
 author: claw.fleet contributors (@claw-fleet)
 extends_documentation_fragment:
   - claw.fleet.attributes
+  - claw.fleet.attributes.info_module
 options:
   names:
     description: Names that the machine's resolver is asked for.
@@ -44,15 +45,6 @@ options:
         missing, and nothing was cut short.
     type: float
     default: 0
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: N/A
-    details:
-      - Nothing is changed.
-  idempotent:
-    support: full
 """
 
 EXAMPLES = r"""
