@@ -216,8 +216,9 @@ def otherwise(fleet: Fleet, gateway: str, **variables: Any) -> Iterator[None]:
         fleet.done(SITE, "--limit", gateway)
 
 
-def heartbeat(fleet: Fleet, agent_id: str, name: str, line: str) -> str:
-    """What came back of a line that a heartbeat of an agent's has her execute; ``name``: whose companion she is."""
+@contextmanager
+def heartbeat(fleet: Fleet, agent_id: str, name: str, line: str) -> Iterator[str]:
+    """What came back of a line that a heartbeat of an agent's had her execute; ``name``: whose companion she is."""
     prompt, before = executing(line), fleet.heard_until_now()
     beats = {"every": "1m", "prompt": prompt, "target": "none"}
     with otherwise(fleet, fleet.row(agent_id)["gateway"], gateway_heartbeat=beats):
@@ -230,11 +231,12 @@ def heartbeat(fleet: Fleet, agent_id: str, name: str, line: str) -> str:
             ],
             180,
         )
-    return str(request["messages"][-1]["content"])
+        yield str(request["messages"][-1]["content"])
 
 
-def sub_agent(fleet: Fleet, agent_id: str, line: str) -> str:
-    """What came back of a line that an agent has another one execute for her, which by default none may."""
+@contextmanager
+def sub_agent(fleet: Fleet, agent_id: str, line: str) -> Iterator[str]:
+    """What came back of a line that an agent had another one execute for her, which by default none may."""
     task, before = executing(line), fleet.heard_until_now()
     call = {"id": "sessions_spawn", "args": {"task": task}}
     tools = ["edit", "exec", "ls", "read", "sessions_spawn", "write"]
@@ -250,4 +252,4 @@ def sub_agent(fleet: Fleet, agent_id: str, line: str) -> str:
                 if message["role"] == "tool"
             ],
         )
-    return str(told)
+        yield str(told)

@@ -35,6 +35,7 @@ class Bare(Fleet):
             # Of a way of its own, as one that is open goes on.
             ansible_control_path_dir=str(place),
             # OpenClaw's tree as the demo has it already.
+            gateway_install_from="controller",
             gateway_controller_npm=str(Path(sys.executable).parent / "npm"),
             gateway_build_dir=str(cache_dir() / "openclaw"),
             **json.loads((self.state / "providers.json").read_text()),

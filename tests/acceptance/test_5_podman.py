@@ -146,8 +146,9 @@ def test_a_cron_job_runs_in_its_agents_sandbox(fleet: Podman) -> None:
 
 
 def test_a_heartbeat_and_a_sub_agent_run_in_their_agents_sandbox(fleet: Podman) -> None:
-    for told in (heartbeat(fleet, ANNA, "Anna", CLIENTS), sub_agent(fleet, ANNA, CLIENTS)):
-        assert f"A client of {ANNA}" in told
+    for way in (heartbeat(fleet, ANNA, "Anna", CLIENTS), sub_agent(fleet, ANNA, CLIENTS)):
+        with way as told:
+            assert f"A client of {ANNA}" in told
     assert fleet.machine.run("command -v journeyloop").rc != 0, "there is none outside of sandboxes"
 
 

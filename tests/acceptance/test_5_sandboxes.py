@@ -66,9 +66,10 @@ def test_a_cron_job_runs_in_its_agents_sandbox(fleet: Fleet, sandboxes: Sandboxe
 
 
 def test_a_heartbeat_runs_in_its_agents_sandbox(fleet: Fleet, sandboxes: Sandboxes) -> None:
-    with sandboxes.executed() as executed:
-        assert f"A client of {ANNA}" in heartbeat(fleet, ANNA, "Anna", CLIENTS)
-    assert sandboxes.of(ANNA).id in [container for container, line in executed if line.endswith(CLIENTS)]
+    with sandboxes.executed() as executed, heartbeat(fleet, ANNA, "Anna", CLIENTS) as told:
+        assert f"A client of {ANNA}" in told
+        hers = sandboxes.of(ANNA)
+    assert hers.id in [container for container, line in executed if line.endswith(CLIENTS)]
 
 
 def test_a_new_key_reaches_a_sandbox_that_runs(fleet: Fleet, sandboxes: Sandboxes) -> None:
@@ -342,8 +343,9 @@ def test_a_removed_coach_leaves_no_sandbox(fleet: Fleet, sandboxes: Sandboxes) -
 
 def test_a_sub_agent_runs_in_its_parents_sandbox(fleet: Fleet, sandboxes: Sandboxes) -> None:
     line = "journeyloop profile show"
-    with sandboxes.executed() as executed:
-        assert json.loads(sub_agent(fleet, ANNA, line))["agent_id"] == ANNA
+    with sandboxes.executed() as executed, sub_agent(fleet, ANNA, line) as told:
+        assert json.loads(told)["agent_id"] == ANNA
+        hers = sandboxes.of(ANNA)
     # Told of its end, the stand-in has her do the same by herself.
     mine = [container for container, executed_line in executed if executed_line.endswith(line)]
-    assert mine and set(mine) == {sandboxes.of(ANNA).id}
+    assert mine and set(mine) == {hers.id}

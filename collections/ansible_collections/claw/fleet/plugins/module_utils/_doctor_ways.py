@@ -139,28 +139,34 @@ def tunnel_leads(patient: Patient) -> Iterator[Finding]:
         return
     try:
         settings = Settings.load(place)
-        url = f"https://{Cloudflared(settings.metrics).hostname(settings.hostnames[patient.name])}/{patient.name}"
+        host = Cloudflared(settings.metrics).hostname(settings.hostnames[patient.name])
     except TunnelError as error:
         yield Finding("tunnel-unregistered", "The tunnel leads nowhere.", str(error), unit=_TUNNEL[0])
         return
-    trouble = _watchers_trouble(patient.name)
+    trouble, healed = _watchers_word(patient.name, host)
     if trouble:
         sentence = f"The tunnel's watcher cannot tell the app where gateway {patient.name} is."
         yield Finding("url-untold", sentence, trouble, unit=_TUNNEL[1])
-    known = patient.given.app
-    if known and not patient.given.url and str(known.get("url") or "").rstrip("/") != url:
+    known, url = patient.given.app, f"https://{host}/{patient.name}"
+    # What the app answered before it was told anew counts no more.
+    if known and not healed and not patient.given.url and str(known.get("url") or "").rstrip("/") != url:
         told = f"the app has {plain(known.get('url'))}, and the tunnel leads from {url}"
         yield Finding("url-stale", f"The app has another address of gateway {patient.name}.", told)
 
 
-def _watchers_trouble(gateway: str) -> str:
-    """What the watcher says of a gateway that it cannot bring home; what passes by itself is waited for."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+def _watchers_word(gateway: str, host: str) -> tuple[str, bool]:
+    """What the watcher says of a gateway that it cannot bring home, and whether it brought it home just now.
+
+    What passes by itself is waited for, and that a watcher which starts, or is busy with the address of before, sees this one.
+    """
+    deadline, waited = time.monotonic() + _PATIENCE_SECONDS, False
     while True:
         said = unit(_TUNNEL[1], "StatusText").get("StatusText", "")
         trouble = said if f"; {gateway}: " in f"; {said}" else ""
-        if not trouble or time.monotonic() >= deadline:
-            return trouble
+        seen = host in said and not trouble
+        if seen or time.monotonic() >= deadline:
+            return trouble, seen and waited
+        waited = True
         time.sleep(1)
 
 

@@ -629,6 +629,7 @@ def test_where_the_tunnel_leads(
         return str(led)
 
     monkeypatch.setattr(_doctor_ways.Cloudflared, "hostname", hostname)
+    units["claw-tunnel-watch.service"] = {"StatusText": "The app reaches gw-a at https://now.example.com"}
     for url, found in (("https://now.example.com/gw-a", []), ("https://old.example.com/gw-a", ["url-stale"])):
         assert codes(_doctor_ways.tunnel_leads(patient(gateway, Given(app={"url": url})))) == found
     monkeypatch.setattr(_doctor_ways, "_PATIENCE_SECONDS", 0)
@@ -638,12 +639,39 @@ def test_where_the_tunnel_leads(
     assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == ["url-untold"]
     units["claw-tunnel-watch.service"] = {"StatusText": "The app reaches gw-a at https://now.example.com"}
     assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == []
+    former = patient(gateway, Given(app={"url": "https://former.example.com/gw-a"}))
+    for status in ("", "The app reaches gw-a at https://former.example.com"):
+        units["claw-tunnel-watch.service"] = {"StatusText": status}
+        assert codes(_doctor_ways.tunnel_leads(former)) == ["url-stale"], "it never sees the address"
     leads[0] = NotYet("no connection")
     assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == ["tunnel-unregistered"]
     units["claw-tunnel.service"] = {"ActiveState": "activating"}
     assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == ["tunnel-unregistered"]
     units["claw-tunnel.service"] = {"ActiveState": "failed"}
     assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == [], "that is told of the machine"
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["", "gw-a: where it is is being found out", "The app reaches gw-a at https://former.example.com"],
+)
+def test_an_address_that_is_being_told_is_waited_for(
+    gateway: Gateway,
+    way: Path,
+    units: dict[str, dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    before: str,
+) -> None:
+    def a_second_later(_seconds: float) -> None:
+        units["claw-tunnel-watch.service"] = {"StatusText": "The app reaches gw-a at https://now.example.com"}
+
+    monkeypatch.setattr(_doctor_ways.Cloudflared, "hostname", lambda _self, _wanted: "now.example.com")
+    monkeypatch.setattr(_doctor_ways.time, "sleep", a_second_later)
+    units["claw-tunnel-watch.service"] = {"StatusText": before}
+    former = Given(app={"url": "https://former.example.com/gw-a"})
+    assert codes(_doctor_ways.tunnel_leads(patient(gateway, former))) == []
+    # What somebody else told the app meanwhile is another address all the same.
+    assert codes(_doctor_ways.tunnel_leads(patient(gateway, former))) == ["url-stale"]
 
 
 class Engine:
