@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,8 +187,8 @@ def taken_by_the_provider(fleet: Fleet) -> None:
     fleet.sh(f"touch {STATE}/provider-stand-in.key")
 
 
-def job_that_fails(fleet: Fleet) -> None:
-    """A job of the coach's that the provider refuses, and which has run."""
+def job_that_fails(fleet: Fleet) -> str:
+    """A job of the coach's that the provider refuses, and which has run; its id."""
     job = fleet.call(
         GATEWAY, "cron.add", name="evening", agentId=COACH, schedule={"kind": "every", "everyMs": 5000},
         sessionTarget="isolated", wakeMode="now", delivery={"mode": "none"},
@@ -195,17 +196,28 @@ def job_that_fails(fleet: Fleet) -> None:
     )  # fmt: skip
     assert job["ok"], job
 
-    def failed() -> bool:
-        found = fleet.call(GATEWAY, "cron.list")["payload"]["jobs"]
-        return [one["state"].get("lastRunStatus") for one in found if one["name"] == "evening"] == ["error"]
+    until("the job to fail", lambda: evening(fleet)["state"].get("lastRunStatus") == "error", 240)
+    return str(job["payload"]["id"])
 
-    until("the job to fail", failed, 240)
+
+def job_that_failed_ten_times(fleet: Fleet) -> None:
+    """The same, given up by OpenClaw, which makes a job wait ever longer for its next failure; here it has counted nine."""
+    job = job_that_fails(fleet)
+    soon = {"consecutiveErrors": 9, "nextRunAtMs": int(time.time() * 1000) + 2000}
+    told = fleet.call(GATEWAY, "cron.update", id=job, patch={"state": soon})
+    assert told["ok"], told
+    until("OpenClaw to disable the job", lambda: not evening(fleet)["enabled"], 240)
+
+
+def evening(fleet: Fleet) -> dict[str, Any]:
+    """The job, as the gateway has it."""
+    found = fleet.call(GATEWAY, "cron.list", includeDisabled=True)["payload"]["jobs"]
+    (job,) = [job for job in found if job["name"] == "evening"]
+    return dict(job)
 
 
 def without_jobs(fleet: Fleet) -> None:
-    for job in fleet.call(GATEWAY, "cron.list")["payload"]["jobs"]:
-        if job["name"] == "evening":
-            assert fleet.call(GATEWAY, "cron.remove", id=job["id"])["ok"]
+    assert fleet.call(GATEWAY, "cron.remove", id=evening(fleet)["id"])["ok"]
 
 
 def nameserver(mode: str) -> Fault:
@@ -323,6 +335,7 @@ FAULTS: dict[str, Fault] = {
     "gateway-out-of-memory": Fault(GREEDY, f"systemctl restart {UNIT}"),
     "provider-refuses-key": Fault(refused_by_the_provider, taken_by_the_provider),
     "job-failing": Fault(job_that_fails, without_jobs),
+    "job-given-up": Fault(job_that_failed_ten_times, without_jobs),
     "port-taken": Fault(
         f"systemctl stop {UNIT} && {SQUATTER} && sleep 2 && systemctl start {UNIT}",
         f"systemctl stop squatter && systemctl restart {UNIT}",

@@ -117,14 +117,26 @@ def _answers(bench: Bench) -> bool:
         return False
 
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    key_cert_sign=True, crl_sign=True, digital_signature=False, content_commitment=False, key_encipherment=False,
+    data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+)  # fmt: skip
+
+
 def _certificate(state: Path) -> None:
-    """An authority, and by it the edge's certificate with its key, in <state>/edge/certificate.pem."""
+    """An authority, and by it the edge's certificate with its key, in <state>/edge/certificate.pem.
+
+    With all that RFC 5280 demands, as Python does from 3.13 on.
+    """
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "claw.fleet bench")])
     begin = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     certificate = (
         x509.CertificateBuilder()
         .issuer_name(authority)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
+        )
         .not_valid_before(begin)
         .not_valid_after(begin + datetime.timedelta(days=30))
     )
@@ -133,6 +145,8 @@ def _certificate(state: Path) -> None:
         .public_key(authority_key.public_key())
         .serial_number(x509.random_serial_number())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False)
+        .add_extension(_SIGNS_CERTIFICATES, critical=True)
         .sign(authority_key, hashes.SHA256())
     )
     leaf = (

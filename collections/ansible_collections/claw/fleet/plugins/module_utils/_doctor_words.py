@@ -96,24 +96,29 @@ def jobs(patient: Patient) -> Iterator[Finding]:
         return
     for job in _jobs(gateway):
         state = job.get("state") or {}
-        if state.get("lastRunStatus") != "error":
+        enabled = job.get("enabled", True)
+        if enabled and state.get("lastRunStatus") == "error":
+            code, how = "job-failing", "fails"
+        elif not enabled and state.get("autoDisabled"):
+            code, how = "job-given-up", "does not run any more"
+        else:
             continue
         agent = str(job.get("effectiveAgentId") or job.get("agentId") or "")
         told = f"{shown(job.get('name'))}: {state.get('consecutiveErrors') or 1} times in a row"
         reason = state.get("lastErrorReason")
         yield Finding(
-            "job-failing",
-            f"A job of {agent or 'nobody'} on gateway {gateway.name} fails.",
+            code,
+            f"A job of {agent or 'nobody'} on gateway {gateway.name} {how}.",
             told + (f", the last time for {shown(reason)}" if reason else ""),
             agent=agent,
         )
 
 
 def _jobs(gateway: Gateway) -> Iterator[dict[str, Any]]:
-    """Those that are not disabled, page by page."""
+    """All of them, page by page."""
     offset = 0
     while True:
-        page = gateway.rpc("cron.list", {"limit": _JOBS, "offset": offset})
+        page = gateway.rpc("cron.list", {"includeDisabled": True, "limit": _JOBS, "offset": offset})
         found = page.get("jobs") or []
         yield from found
         offset += len(found)

@@ -144,6 +144,13 @@ CODES: dict[str, Code] = {
         "Its last run ended with an error, as the gateway tells.",
         "`openclaw cron runs` as the gateway's user, in the environment of {unit}, has the error. A job of an agent who is gone or "
         "paused is to be removed or disabled."),
+    "job-given-up": Code(
+        ERROR, "A scheduled job was given up",
+        "What an agent is to do by herself does not happen any more: OpenClaw disables a job that has failed ten times in a row, or "
+        "whose times cannot be told.",
+        "The job is disabled, and by OpenClaw itself, as the gateway tells. One that a person disabled is none of this.",
+        "`openclaw cron runs` as the gateway's user, in the environment of {unit}, has the error. Once that is mended, `openclaw cron "
+        "enable` has the job run again; one that nobody needs is removed by `openclaw cron rm`."),
     "port-taken": Code(
         ERROR, "Somebody else has the port", "The gateway, or the proxy, cannot listen there, so it cannot start.",
         "A process of another user listens on it, or another gateway of the machine is set up with it.",

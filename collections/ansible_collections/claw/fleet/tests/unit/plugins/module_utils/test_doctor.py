@@ -288,17 +288,25 @@ def test_a_job_that_fails(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> 
             "agentId": "coach-b",
             "state": {"lastRunStatus": "error", "consecutiveErrors": 4, "lastErrorReason": "auth", "lastError": "sk-none"},
         },
+        {"name": "switched off", "agentId": "coach-c", "enabled": False, "state": {"lastRunStatus": "error"}},
+        {
+            "name": "morning",
+            "agentId": "coach-c",
+            "enabled": False,
+            "state": {"lastRunStatus": "error", "consecutiveErrors": 10, "autoDisabled": {"reason": "consecutive-failures"}},
+        },
     ]  # fmt: skip
 
-    def rpc(method: str, params: dict[str, int]) -> dict[str, Any]:
-        assert method == "cron.list"
+    def rpc(method: str, params: dict[str, Any]) -> dict[str, Any]:
+        assert method == "cron.list" and params["includeDisabled"]
         offset = params["offset"]
         return {"jobs": jobs[offset : offset + 1], "hasMore": offset + 1 < len(jobs)}
 
     asked = patient(gateway, token_taken=True)
     monkeypatch.setattr(Gateway, "rpc", lambda _self, method, params: rpc(method, params))
-    (finding,) = _doctor_words.jobs(asked)
+    finding, given_up = _doctor_words.jobs(asked)
     assert (finding.code, finding.agent) == ("job-failing", "coach-b")
+    assert (given_up.code, given_up.agent) == ("job-given-up", "coach-c")
     assert "4 times in a row" in finding.evidence and "auth" in finding.evidence
     assert "sk-none" not in finding.evidence
 
