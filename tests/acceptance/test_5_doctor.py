@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,24 +186,25 @@ def taken_by_the_provider(fleet: Fleet) -> None:
     fleet.sh(f"touch {STATE}/provider-stand-in.key")
 
 
-def job_that_fails(fleet: Fleet) -> str:
-    """A job of the coach's that the provider refuses, and which has run; its id."""
-    job = fleet.call(
+def job(fleet: Fleet) -> str:
+    """A job of the coach's that the provider will refuse; its id."""
+    told = fleet.call(
         GATEWAY, "cron.add", name="evening", agentId=COACH, schedule={"kind": "every", "everyMs": 5000},
         sessionTarget="isolated", wakeMode="now", delivery={"mode": "none"},
         payload={"kind": "agentTurn", "message": "status:400"},
     )  # fmt: skip
-    assert job["ok"], job
+    assert told["ok"], told
+    return str(told["payload"]["id"])
 
+
+def job_that_fails(fleet: Fleet) -> None:
+    job(fleet)
     until("the job to fail", lambda: evening(fleet)["state"].get("lastRunStatus") == "error", 240)
-    return str(job["payload"]["id"])
 
 
 def job_that_failed_ten_times(fleet: Fleet) -> None:
-    """The same, given up by OpenClaw, which makes a job wait ever longer for its next failure; here it has counted nine."""
-    job = job_that_fails(fleet)
-    soon = {"consecutiveErrors": 9, "nextRunAtMs": int(time.time() * 1000) + 2000}
-    told = fleet.call(GATEWAY, "cron.update", id=job, patch={"state": soon})
+    """Nine of them are told to OpenClaw, which has a job wait ever longer for its next failure."""
+    told = fleet.call(GATEWAY, "cron.update", id=job(fleet), patch={"state": {"consecutiveErrors": 9}})
     assert told["ok"], told
     until("OpenClaw to disable the job", lambda: not evening(fleet)["enabled"], 240)
 
@@ -212,8 +212,8 @@ def job_that_failed_ten_times(fleet: Fleet) -> None:
 def evening(fleet: Fleet) -> dict[str, Any]:
     """The job, as the gateway has it."""
     found = fleet.call(GATEWAY, "cron.list", includeDisabled=True)["payload"]["jobs"]
-    (job,) = [job for job in found if job["name"] == "evening"]
-    return dict(job)
+    (known,) = [one for one in found if one["name"] == "evening"]
+    return dict(known)
 
 
 def without_jobs(fleet: Fleet) -> None:

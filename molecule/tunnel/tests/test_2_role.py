@@ -59,7 +59,7 @@ def test_a_tunnel_that_does_not_start_is_told_with_its_own_words(machine: Any) -
     try:
         told = role({"tunnel_metrics_port": 20299, "tunnel_registered_timeout": 10})
         assert told.returncode != 0
-        assert "address already in use" in " ".join(told.stdout.split())
+        assert "address already in use" in " ".join(told.stdout.split()), told.stdout
     finally:
         machine.check_output("systemctl stop squatter")
         assert role({}).returncode == 0
