@@ -294,6 +294,7 @@ def test_a_workspace_that_is_made_anew_is_her_sandboxs_too(fleet: Fleet, sandbox
     play = fleet.provision(ANNA)
     assert play.rc == 0, play.output
     assert sandboxes.clients(ANNA) == before
+    assert "companion of Anna" in fleet.sh(f"cat {sandboxes.workspace(ANNA)}/SOUL.md")
 
 
 def test_one_that_is_idle_goes_and_is_back_at_the_next_turn(fleet: Fleet, sandboxes: Sandboxes) -> None:

@@ -16,7 +16,13 @@ from ansible_collections.claw.fleet.plugins.module_utils import _coach
 from ansible_collections.claw.fleet.plugins.module_utils._coach import Row
 from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest
 from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries
-from ansible_collections.claw.fleet.plugins.module_utils._workspace import DIR_MODE, FileStep, ahead, behind
+from ansible_collections.claw.fleet.plugins.module_utils._workspace import (
+    DIR_MODE,
+    FileStep,
+    Record,
+    ahead,
+    behind,
+)
 
 
 @dataclass
@@ -45,6 +51,11 @@ class Plan:
     def lost_workspace(self) -> bool:
         """Whether an agent who was here already gets her directory anew."""
         return self.verb != "added" and (f"workspaces/{self.agent_id}", "absent") in self.directories
+
+    def written(self, manifest: Manifest) -> Record:
+        """What the fleet wrote of her files. Where none of them is left they were lost, and her own are seeded again too."""
+        lost = bool(self.steps) and all(step.before is None for step in self.steps)
+        return {} if lost else manifest.files.get(self.agent_id, {})
 
     @property
     def writes(self) -> list[FileStep]:
@@ -132,7 +143,7 @@ def wanted_entries(plans: list[Plan], served: Entries, gone: set[str]) -> Entrie
 def is_recorded(plans: list[Plan], manifest: Manifest) -> bool:
     """Whether the manifest on disk says of these agents' files what it is to say once the plans are carried out."""
     wanted = {
-        plan.agent_id: behind(plan.steps, ahead(plan.steps, manifest.files.get(plan.agent_id, {})))
+        plan.agent_id: behind(plan.steps, ahead(plan.steps, plan.written(manifest)))
         for plan in plans
         if plan.entry is not None
     }

@@ -190,10 +190,9 @@ class Agents:
         elif served[agent_id] != plan.entry:
             plan.verb = "updated"
         plan.directories = self._directories(agent_id, fresh)
-        record = manifest.files.get(agent_id, {})
-        plan.steps = Workspace(home, self._state).plan(
-            files, record, due=_coach.is_due(plan.row), fresh=fresh
-        )
+        workspace, due = Workspace(home, self._state), _coach.is_due(plan.row)
+        plan.steps = workspace.plan(files, manifest.files.get(agent_id, {}), due=due, fresh=fresh)
+        plan.steps = workspace.plan(files, plan.written(manifest), due=due, fresh=fresh)
 
     def _entry(self, row: Row) -> dict[str, Any]:
         agent_id = row["agent_id"]
@@ -268,7 +267,7 @@ class Agents:
         self._remove_containers({plan.agent_id for plan in plans if plan.lost_workspace})
         for plan in plans:
             if plan.steps:
-                manifest.files[plan.agent_id] = ahead(plan.steps, manifest.files.get(plan.agent_id, {}))
+                manifest.files[plan.agent_id] = ahead(plan.steps, plan.written(manifest))
         manifest.save()
         owner = self.gateway.owner
         with self._as_gateway():

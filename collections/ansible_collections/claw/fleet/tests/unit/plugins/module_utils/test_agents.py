@@ -143,6 +143,39 @@ def test_a_conflict_is_told_and_stays(agents: Agents) -> None:
     assert (workspace(agents, 1) / "AGENTS.md").read_text() == "mine"
 
 
+@pytest.mark.parametrize("left", [False, True])
+def test_a_workspace_that_was_lost_is_made_anew_with_her_soul(agents: Agents, left: bool) -> None:
+    """Also where somebody else made the directory again, as a container engine does."""
+    run(agents, row(1), row(2))
+    shutil.rmtree(workspace(agents, 1))
+    if left:
+        workspace(agents, 1).mkdir(mode=0o700)
+    (hers, other) = actions(four_shots(agents, row(1), row(2)))
+    assert (hers or [])[:2] == ["seeded SOUL.md", "wrote AGENTS.md"] and other is None
+
+
+def test_a_lost_workspace_is_made_anew_also_by_the_run_after_a_killed_one(tmp_path: Path) -> None:
+    at, came_that_far = 0, True
+    while came_that_far:
+        place = tmp_path / str(at)
+        place.mkdir()
+        agents = Agents(offline_gateway(place))
+        run(agents, row(1))
+        shutil.rmtree(workspace(agents, 1))
+        came_that_far = killed_run(agents, at, row(1))
+        run(agents, row(1))
+        assert sorted(path.name for path in workspace(agents, 1).iterdir()) == ["AGENTS.md", "SOUL.md"]
+        assert run(agents, row(1)).changed is False
+        at += 1
+    assert at > 3
+
+
+def test_what_an_agent_took_away_of_her_own_stays_away(agents: Agents) -> None:
+    run(agents, row(1))
+    (workspace(agents, 1) / "SOUL.md").unlink()
+    assert not four_shots(agents, row(1)).changed
+
+
 def test_a_directory_that_was_opened_is_closed_again(agents: Agents) -> None:
     run(agents, row(1))
     workspace(agents, 1).chmod(0o755)
