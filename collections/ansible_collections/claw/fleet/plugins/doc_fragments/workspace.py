@@ -27,7 +27,8 @@ options:
         required: true
       owner:
         description:
-          - Whose file it is. With V(agent) it is seeded once and never touched again.
+          - Whose file it is. With V(agent) it is seeded once and never touched again; only where none of a workspace's files
+            is left, they were lost, and all are seeded again.
           - With V(fleet) it follows what is wanted of its coach, but only while it is what the fleet wrote; what
             somebody changed is reported as a conflict and left alone. A changed template alone does not reach the
             agents of coaches who are settled; their files are reported as outdated.

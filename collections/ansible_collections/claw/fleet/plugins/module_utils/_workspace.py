@@ -5,7 +5,8 @@
 
 PRIVATE to claw.fleet: may change at any time.
 
-A file owned by the ``agent`` is seeded once and never touched again. A file owned by the ``fleet`` is
+A file owned by the ``agent`` is seeded once and never touched again, unless all that the fleet wrote is gone: then it was
+lost, and she is seeded anew. A file owned by the ``fleet`` is
 replaced only where it is still what the fleet wrote: three-way, by what we wrote, what is there and what we
 would write. What somebody changed is a conflict and stays. So does, for a coach of whom nothing new is wanted, a
 file that only a changed template would make different: it is outdated, until she is due. The record of what we wrote is saved before the
