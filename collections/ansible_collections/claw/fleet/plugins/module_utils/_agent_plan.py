@@ -16,13 +16,7 @@ from ansible_collections.claw.fleet.plugins.module_utils import _coach
 from ansible_collections.claw.fleet.plugins.module_utils._coach import Row
 from ansible_collections.claw.fleet.plugins.module_utils._manifest import Manifest
 from ansible_collections.claw.fleet.plugins.module_utils._roster import Entries
-from ansible_collections.claw.fleet.plugins.module_utils._workspace import (
-    DIR_MODE,
-    FileStep,
-    Record,
-    ahead,
-    behind,
-)
+from ansible_collections.claw.fleet.plugins.module_utils._workspace import DIR_MODE, FileStep, ahead, behind
 
 
 @dataclass
@@ -52,10 +46,10 @@ class Plan:
         """Whether an agent who was here already gets her directory anew."""
         return self.verb != "added" and (f"workspaces/{self.agent_id}", "absent") in self.directories
 
-    def written(self, manifest: Manifest) -> Record:
-        """What the fleet wrote of her files. Where none of them is left they were lost, and her own are seeded again too."""
-        lost = bool(self.steps) and all(step.before is None for step in self.steps)
-        return {} if lost else manifest.files.get(self.agent_id, {})
+    @property
+    def lost_files(self) -> bool:
+        """Whether none of her files is there: if ever they were, they were lost, and her own are seeded again too."""
+        return all(step.before is None for step in self.steps)
 
     @property
     def writes(self) -> list[FileStep]:
@@ -143,7 +137,7 @@ def wanted_entries(plans: list[Plan], served: Entries, gone: set[str]) -> Entrie
 def is_recorded(plans: list[Plan], manifest: Manifest) -> bool:
     """Whether the manifest on disk says of these agents' files what it is to say once the plans are carried out."""
     wanted = {
-        plan.agent_id: behind(plan.steps, ahead(plan.steps, plan.written(manifest)))
+        plan.agent_id: behind(plan.steps, ahead(plan.steps, manifest.files.get(plan.agent_id, {})))
         for plan in plans
         if plan.entry is not None
     }

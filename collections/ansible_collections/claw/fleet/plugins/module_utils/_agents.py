@@ -192,7 +192,8 @@ class Agents:
         plan.directories = self._directories(agent_id, fresh)
         workspace, due = Workspace(home, self._state), _coach.is_due(plan.row)
         plan.steps = workspace.plan(files, manifest.files.get(agent_id, {}), due=due, fresh=fresh)
-        plan.steps = workspace.plan(files, plan.written(manifest), due=due, fresh=fresh)
+        if plan.lost_files:
+            plan.steps = workspace.plan(files, {}, due=due, fresh=True)
 
     def _entry(self, row: Row) -> dict[str, Any]:
         agent_id = row["agent_id"]
@@ -267,7 +268,7 @@ class Agents:
         self._remove_containers({plan.agent_id for plan in plans if plan.lost_workspace})
         for plan in plans:
             if plan.steps:
-                manifest.files[plan.agent_id] = ahead(plan.steps, plan.written(manifest))
+                manifest.files[plan.agent_id] = ahead(plan.steps, manifest.files.get(plan.agent_id, {}))
         manifest.save()
         owner = self.gateway.owner
         with self._as_gateway():

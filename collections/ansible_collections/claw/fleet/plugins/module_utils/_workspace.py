@@ -5,8 +5,8 @@
 
 PRIVATE to claw.fleet: may change at any time.
 
-A file owned by the ``agent`` is seeded once and never touched again, unless all that the fleet wrote is gone: then it was
-lost, and she is seeded anew. A file owned by the ``fleet`` is
+A file owned by the ``agent`` is seeded once and never touched again; where none of a workspace's files is left, they
+were lost, and the caller has them planned afresh. A file owned by the ``fleet`` is
 replaced only where it is still what the fleet wrote: three-way, by what we wrote, what is there and what we
 would write. What somebody changed is a conflict and stays. So does, for a coach of whom nothing new is wanted, a
 file that only a changed template would make different: it is outdated, until she is due. The record of what we wrote is saved before the
@@ -132,7 +132,10 @@ class Workspace:
 
 
 def ahead(steps: Iterable[FileStep], record: Record) -> Record:
-    """The record to save before the files are written: each file is then what it was or what it will be."""
+    """The record to save before the files are written: each file is then what it was or what it will be.
+
+    A seed is not known to be there, also one that was there and was lost.
+    """
     result = dict(record)
     for step in steps:
         if step.action == "write" or (step.action == "keep" and step.before == step.after):
@@ -140,6 +143,8 @@ def ahead(steps: Iterable[FileStep], record: Record) -> Record:
             if step.before is not None and step.before != step.after:
                 hashes.append(digest(step.before))
             result[step.dest] = hashes
+        elif step.action == "seed":
+            result.pop(step.dest, None)
     return result
 
 
