@@ -13,6 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.claw.fleet.plugins.module_utils import _doctor, _doctor_agents, _doctor_machine
 from ansible_collections.claw.fleet.plugins.module_utils._coach import CoachListError, check_rows
 from ansible_collections.claw.fleet.plugins.module_utils._coach_api import ApiError, Client, OptionsError
+from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES
 from ansible_collections.claw.fleet.plugins.modules.fleet_doctor import ARGUMENT_SPEC
 
 _FIELDS = (
@@ -20,6 +21,7 @@ _FIELDS = (
     "key_sha256", "key_generation", "key_wanted_generation",
 )  # fmt: skip
 _UNAUTHORIZED = (401, 403)
+_MOST_LOOKS = 3
 
 
 class ActionModule(ActionBase):
@@ -34,12 +36,8 @@ class ActionModule(ActionBase):
         args = self.validate_argument_spec(ARGUMENT_SPEC)[1]
         # On a machine without a gateway it is the host's name that people know.
         gateway = args["gateway"] or str((task_vars or {}).get("inventory_hostname") or "")
-        given, found = _of_app(args)
-        told = [_doctor.told(finding, gateway) for finding in found]
-        told += self._on_machine(
-            {**{name: args[name] for name in _doctor.MACHINE_OPTIONS}, **given}, gateway, task_vars
-        )
-        findings = _doctor.sorted_by_weight(told)
+        found, looked = self._look(args, gateway, task_vars)
+        findings = _doctor.sorted_by_weight([*(_doctor.told(finding, gateway) for finding in found), *looked])
         result |= {
             "changed": False,
             "findings": findings,
@@ -49,6 +47,26 @@ class ActionModule(ActionBase):
         if bad := _doctor.failing(findings, args["fail_on"]):
             result |= {"failed": True, "msg": f"The doctor found {', '.join(bad)}."}
         return result
+
+    def _look(
+        self, args: dict[str, Any], gateway: str, task_vars: Any
+    ) -> tuple[list[_doctor.Finding], list[dict[str, Any]]]:
+        """What is wrong with asking the app, and what is found on the machine beside what it said.
+
+        The app may be told of something after it was asked and before the machine is looked at. Where the two differ it is asked
+        once more, and if it says otherwise by now, the machine is looked at again.
+        """
+        options = {name: args[name] for name in _doctor.MACHINE_OPTIONS}
+        given, found = _of_app(args)
+        for looks in range(1, _MOST_LOOKS + 1):
+            looked = self._on_machine({**options, **given}, gateway, task_vars)
+            if looks == _MOST_LOOKS or not any(CODES[finding["code"]].beside_app for finding in looked):
+                break
+            anew = _of_app(args)
+            if anew == (given, found):
+                break
+            given, found = anew
+        return found, looked
 
     def _on_machine(self, options: dict[str, Any], gateway: str, task_vars: Any) -> list[dict[str, Any]]:
         before = time.time()

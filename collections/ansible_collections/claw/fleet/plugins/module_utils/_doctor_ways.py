@@ -51,6 +51,8 @@ _RULES = "opt/claw/egress/rules"
 _WAY_OUT = "opt/claw/egress/way_out.py"
 _PATIENCE_SECONDS = 15
 """Within which the watcher tells the app of another address."""
+_ALL_TOLD = "The app reaches "
+"""How the watcher begins when it has no trouble with any gateway; then follow their names, and their addresses."""
 _TUNNEL = ("claw-tunnel.service", "claw-tunnel-watch.service")
 
 
@@ -143,30 +145,31 @@ def tunnel_leads(patient: Patient) -> Iterator[Finding]:
     except TunnelError as error:
         yield Finding("tunnel-unregistered", "The tunnel leads nowhere.", str(error), unit=_TUNNEL[0])
         return
-    trouble, healed = _watchers_word(patient.name, host)
+    known, url = patient.given.app, f"https://{host}"
+    has = str((known or {}).get("url") or "").rstrip("/")
+    stale = bool(known) and not patient.given.url and has != f"{url}/{patient.name}"
+    trouble = _watchers_word(patient.name, url if stale else "")
     if trouble:
         sentence = f"The tunnel's watcher cannot tell the app where gateway {patient.name} is."
         yield Finding("url-untold", sentence, trouble, unit=_TUNNEL[1])
-    known, url = patient.given.app, f"https://{host}/{patient.name}"
-    # What the app answered before it was told anew counts no more.
-    if known and not healed and not patient.given.url and str(known.get("url") or "").rstrip("/") != url:
-        told = f"the app has {plain(known.get('url'))}, and the tunnel leads from {url}"
+    if stale:
+        told = f"the app has {plain(has)}, and the tunnel leads from {url}/{patient.name}"
         yield Finding("url-stale", f"The app has another address of gateway {patient.name}.", told)
 
 
-def _watchers_word(gateway: str, host: str) -> tuple[str, bool]:
-    """What the watcher says of a gateway that it cannot bring home, and whether it brought it home just now.
+def _watchers_word(gateway: str, url: str) -> str:
+    """What the watcher says of a gateway that it cannot bring home; what passes by itself is waited for.
 
-    What passes by itself is waited for, and that a watcher which starts, or is busy with the address of before, sees this one.
+    With ``url`` it is waited for, too, that it says to have told the app of that one: it may have just started, or be busy with the
+    one before. While another gateway is in trouble it speaks of that alone.
     """
-    deadline, waited = time.monotonic() + _PATIENCE_SECONDS, False
+    deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         said = unit(_TUNNEL[1], "StatusText").get("StatusText", "")
         trouble = said if f"; {gateway}: " in f"; {said}" else ""
-        seen = host in said and not trouble
-        if seen or time.monotonic() >= deadline:
-            return trouble, seen and waited
-        waited = True
+        told = not url or (said.startswith(_ALL_TOLD) and url in said.replace(",", " ").split())
+        if (told and not trouble) or time.monotonic() >= deadline:
+            return trouble
         time.sleep(1)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,13 @@ _JOBS = 200
 _WORDS_LINES = 2000
 _REFUSAL = re.compile(r"^(\S+) \[model-fallback/decision\] .* candidate=([^/\s]+)/\S+ reason=auth\b")
 """When, and by which provider, a question was answered that its key is good for nothing."""
+_HANGS = re.compile(
+    r"^(\S+) \[diagnostic\] (?:stalled|stuck) session: .*?\bsessionKey=agent:([^:\s]+):\S+ state=\S+ age=(\d+)s .*?\breason=(\S+)"
+    r"(?:.*?\bactiveTool=(\S+))?"
+)
+"""When, whose conversation, for how many seconds, why, and in which tool."""
+_HANGS_SECONDS = 90
+"""OpenClaw says it anew every 30 seconds for as long as it is so."""
 
 
 def said(patient: Patient) -> Iterator[Finding]:
@@ -42,6 +49,7 @@ def said(patient: Patient) -> Iterator[Finding]:
         sentence = f"Gateway {gateway.name}'s own lock is left taken."
         yield Finding("gateway-stuck", sentence, f"{len(lines)} times within an hour: {lines[-1]}")
     yield from _refused_keys(gateway, words)
+    yield from _hanging(gateway, words)
     killed = _killed(patient.state.pid, patient.root)
     if killed:
         sentence = f"The kernel has ended processes of gateway {gateway.name} for want of memory."
@@ -89,6 +97,18 @@ def refusals(lines: Sequence[str]) -> dict[str, list[float]]:
     return found
 
 
+def _hanging(gateway: Gateway, words: Sequence[str]) -> Iterator[Finding]:
+    """The agents of whose conversations OpenClaw says now that one does not go on. Whose the conversation is is not told."""
+    last = {
+        match[2]: match
+        for match in filter(None, map(_HANGS.match, words))
+        if datetime.fromisoformat(match[1]).timestamp() > time.time() - _HANGS_SECONDS
+    }
+    for agent, match in last.items():
+        told = f"for {match[3]} s, {match[4]}" + (f" in {match[5]}" if match[5] else "")
+        yield Finding("session-stalled", f"A conversation of {agent} does not go on.", told, agent)
+
+
 def jobs(patient: Patient) -> Iterator[Finding]:
     """Whether what is scheduled on it succeeds."""
     gateway = patient.gateway
@@ -96,22 +116,32 @@ def jobs(patient: Patient) -> Iterator[Finding]:
         return
     for job in _jobs(gateway):
         state = job.get("state") or {}
-        enabled = job.get("enabled", True)
-        if enabled and state.get("lastRunStatus") == "error":
+        failed = state.get("lastRunStatus") == "error"
+        given_up = state.get("autoDisabled") or (failed and (job.get("schedule") or {}).get("kind") == "at")
+        if job.get("enabled", True) and failed:
             code, how = "job-failing", "fails"
-        elif not enabled and state.get("autoDisabled"):
+        elif not job.get("enabled", True) and given_up:
             code, how = "job-given-up", "does not run any more"
         else:
             continue
         agent = str(job.get("effectiveAgentId") or job.get("agentId") or "")
-        told = f"{shown(job.get('name'))}: {state.get('consecutiveErrors') or 1} times in a row"
-        reason = state.get("lastErrorReason")
         yield Finding(
             code,
             f"A job of {agent or 'nobody'} on gateway {gateway.name} {how}.",
-            told + (f", the last time for {shown(reason)}" if reason else ""),
+            f"{shown(job.get('name'))}: {_failures(state)}",
             agent=agent,
         )
+
+
+def _failures(state: Mapping[str, Any]) -> str:
+    """What OpenClaw counts, of a job's runs or of working out its next one. What it was told may have some of a key."""
+    given_up = state.get("autoDisabled") or {}
+    times = given_up.get("consecutiveErrors") or state.get("consecutiveErrors") or 1
+    if given_up.get("reason") == "schedule-errors":
+        return f"when it is to run could not be worked out, {times} times in a row"
+    reason = state.get("lastErrorReason")
+    failed = f"it failed {times} times in a row" if times > 1 else "it failed"
+    return failed + (f", the last time for {shown(reason)}" if reason else "")
 
 
 def _jobs(gateway: Gateway) -> Iterator[dict[str, Any]]:

@@ -146,11 +146,21 @@ CODES: dict[str, Code] = {
         "paused is to be removed or disabled."),
     "job-given-up": Code(
         ERROR, "A scheduled job was given up",
-        "What an agent is to do by herself does not happen any more: OpenClaw disables a job that has failed ten times in a row, or "
-        "whose times cannot be told.",
-        "The job is disabled, and by OpenClaw itself, as the gateway tells. One that a person disabled is none of this.",
-        "`openclaw cron runs` as the gateway's user, in the environment of {unit}, has the error. Once that is mended, `openclaw cron "
-        "enable` has the job run again; one that nobody needs is removed by `openclaw cron rm`."),
+        "What an agent is to do by herself does not happen any more: OpenClaw disables a job that has failed ten times in a row, one "
+        "for one time that has failed for good, and one of which it cannot work out when it is to run.",
+        "The job is disabled, and its last run failed at its one time; or OpenClaw itself has marked it as disabled. One that a person "
+        "had disabled before is none of this.",
+        "`openclaw cron list --all --json` as the gateway's user, in the environment of {unit}, has the last error, and `openclaw cron "
+        "runs` those of its runs. Once that is mended, `openclaw cron enable` has the job run again; one that nobody needs is removed "
+        "by `openclaw cron rm`, as to disable it once more leaves it marked."),
+    "session-stalled": Code(
+        WARNING, "A conversation does not go on",
+        "Who asked there waits, and so does what is asked there next; her agent's other conversations go on. OpenClaw itself ends a "
+        "call that does not come back, mostly after five minutes or more.",
+        "Within the last 90 seconds OpenClaw has said of a session that it is stalled or stuck.",
+        "`journalctl -u {unit} --grep 'stalled session|stuck session'` says on what it waits: with `activeWorkKind=model_call` look at "
+        "the provider, with `activeTool=` at what the tool does. If it does not end by itself, `systemctl restart {unit}` at a quiet "
+        "time ends it; the question is to be asked again."),
     "port-taken": Code(
         ERROR, "Somebody else has the port", "The gateway, or the proxy, cannot listen there, so it cannot start.",
         "A process of another user listens on it, or another gateway of the machine is set up with it.",
@@ -217,16 +227,19 @@ CODES: dict[str, Code] = {
     "token-mismatch": Code(
         ERROR, "The app has another token than the gateway", "The app's questions are answered 401.",
         "The hash of the token's file is neither that of the app's token nor of the one it is about to have.",
-        f"{PROVISION} tells the app the token of its one home.", (REGISTER,)),
+        f"{PROVISION} tells the app the token of its one home.", (REGISTER,),
+        beside_app=True),
     "gateway-unknown": Code(
         ERROR, "The app does not know the gateway",
         "No coach can be claimed for it, and nobody on it is asked.", "The app answers 404 where its gateways are.",
-        f"{PROVISION} registers it.", (REGISTER,)),
+        f"{PROVISION} registers it.", (REGISTER,),
+        beside_app=True),
     "url-stale": Code(
         ERROR, "The app has another address of the gateway",
         "Its questions go where nobody is, or to somebody else.",
         "The app's URL is not `coaches_gateway_url`; with a tunnel, not the name that cloudflared has now.",
-        f"{PROVISION} tells the app. With a tunnel: `systemctl status claw-tunnel-watch` says why that did not.", (REGISTER,)),
+        f"{PROVISION} tells the app. With a tunnel: `systemctl status claw-tunnel-watch` says why that did not.", (REGISTER,),
+        beside_app=True),
     "app-unreachable": Code(
         ERROR, "The app does not answer the fleet",
         "What is wanted is not known, and nothing can be written back. What depends on it was not looked at.",
@@ -285,7 +298,8 @@ CODES: dict[str, Code] = {
         WARNING, "A directory is nobody's",
         "Somebody's memory or key lies there without use.",
         "Below workspaces, agents or credentials is a directory of an id that neither the roster nor the app's list has.",
-        "Look whose it was. `mkdir -p /var/lib/claw/{gateway}/removed` and move it there; what lies there may be deleted."),
+        "Look whose it was. `mkdir -p /var/lib/claw/{gateway}/removed` and move it there; what lies there may be deleted.",
+        beside_app=True),
     "agent-not-served": Code(
         ERROR, "The gateway does not serve what is in its roster",
         "A coach is answered 400, or by an agent of yesterday.",
@@ -295,12 +309,14 @@ CODES: dict[str, Code] = {
         WARNING, "An agent's coach is not in the app's list",
         "She goes on being served, although nobody knows for whom. The fleet never removes anybody for being absent.",
         "The roster has an agent for whom the app lists no coach on this gateway.",
-        "If she is to go, set her removed in the app, or run with `coaches_purge`; otherwise mend the list."),
+        "If she is to go, set her removed in the app, or run with `coaches_purge`; otherwise mend the list.",
+        beside_app=True),
     "coach-without-agent": Code(
         ERROR, "A coach is active in the app, and has no agent",
         "Her questions are answered 400.",
         "The app has her as active on this gateway, and the roster does not have her.",
-        f"{PROVISION} gives her the agent again.", (COACHES,)),
+        f"{PROVISION} gives her the agent again.", (COACHES,),
+        beside_app=True),
     "coach-in-error": Code(
         ERROR, "The fleet could not do what is wanted of a coach",
         "She has no agent, or not the one that is wanted. Each run tries again.",
@@ -319,7 +335,8 @@ CODES: dict[str, Code] = {
         ERROR, "The app has the hash of another key",
         "What her agent asks of the app is answered 401.",
         "The hash of the key in her credentials file is not the one in her row.",
-        f"{PROVISION} registers the key that is in its one home. If somebody may have put it there, *Rotate key* in the app.", (COACHES,)),
+        f"{PROVISION} registers the key that is in its one home. If somebody may have put it there, *Rotate key* in the app.", (COACHES,),
+        beside_app=True),
     "key-broken": Code(
         ERROR, "A coach's credentials file does not hold her credentials",
         "Her agent cannot ask the app anything.", "The file cannot be read as hers.",

@@ -22,7 +22,8 @@ class Code(NamedTuple):
 
     ``means``: what it is and what comes of it; ``seen``: how the doctor sees it; ``fix``: what to do; ``remedies``: what the
     playbook does about it with ``--tags fix``, empty where that is not safe; ``explains``: other codes that are seen because
-    of this one, and are left out beside it.
+    of this one, and are left out beside it; ``beside_app``: whether it is seen by what the app said beside what the machine has,
+    so that it is asked once more before it is told.
     """
 
     severity: str
@@ -32,6 +33,7 @@ class Code(NamedTuple):
     fix: str
     remedies: tuple[str, ...] = ()
     explains: tuple[str, ...] = ()
+    beside_app: bool = False
 
 
 START, ENABLE, RESTART, RELOAD = "start", "enable", "restart", "reload"

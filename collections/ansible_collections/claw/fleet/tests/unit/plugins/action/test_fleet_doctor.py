@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.claw.fleet.plugins.action.fleet_doctor import ActionModule
+from ansible_collections.claw.fleet.plugins.module_utils import _doctor
 from ansible_collections.claw.fleet.tests.unit.plugins.coach_list import TOKEN, CoachList, refuse, settled
 from ansible_collections.claw.fleet.tests.unit.plugins.run_action import run_action
 
@@ -29,7 +30,7 @@ class Machine:
         answer = self.answer
         if isinstance(answer, Exception):
             raise answer  # pylint: disable=raising-bad-type
-        return answer
+        return answer(module_args) if callable(answer) else answer
 
 
 @pytest.fixture
@@ -141,3 +142,66 @@ def test_what_the_machine_found_is_told_by_weight(coach_list: CoachList, machine
     assert codes(result) == ["disk-full", "coach-waiting"]
     assert result["counts"] == {"error": 1, "warning": 0, "note": 1}
     assert result["failed"] and result["table"][0].startswith("error  disk-full")
+
+
+class TestWhatTheAppIsToldMeanwhile:
+    """Between asking it and looking on the machine."""
+
+    def stale(self, code: str = "url-stale") -> dict[str, Any]:
+        return _doctor.told(_doctor.Finding(code, "It is so."), "gw-a")
+
+    def test_is_looked_at_again(self, coach_list: CoachList, machine: Machine) -> None:
+        told = {"name": "gw-a", "url": "http://former/gw-a", "token_sha256": "ab" * 32, "capacity": 1}
+        coach_list.gateways["gw-a"] = told
+
+        def look(given: dict[str, Any]) -> dict[str, Any]:
+            coach_list.gateways["gw-a"] = told | {"url": "http://now/gw-a"}
+            wrong = given["app"]["url"] != "http://now/gw-a"
+            return {"findings": [self.stale()] if wrong else [], "now": time.time()}
+
+        machine.answer = look
+        assert codes(run(coach_list)) == []
+        assert [given["app"]["url"] for given in machine.given] == ["http://former/gw-a", "http://now/gw-a"]
+
+    def test_is_told_where_it_stays_so(self, coach_list: CoachList, machine: Machine) -> None:
+        coach_list.gateways["gw-a"] = {
+            "name": "gw-a",
+            "url": "http://former/gw-a",
+            "token_sha256": "ab" * 32,
+            "capacity": 1,
+        }
+        machine.answer["findings"] = [self.stale()]
+        assert codes(run(coach_list, fail_on="never")) == ["url-stale"]
+        assert len(machine.given) == 1
+
+    def test_is_not_asked_for_what_the_machine_alone_has(
+        self, coach_list: CoachList, machine: Machine
+    ) -> None:
+        run(coach_list)
+        healthy = len(coach_list.requests)
+        machine.answer["findings"] = [self.stale("disk-full")]
+        run(coach_list, fail_on="never")
+        assert len(coach_list.requests) == 2 * healthy
+
+    def test_and_is_down_by_then(self, coach_list: CoachList, machine: Machine) -> None:
+        def look(given: dict[str, Any]) -> dict[str, Any]:
+            coach_list.faults = [refuse(500, "no")]
+            return {"findings": [self.stale("key-mismatch")] if given["rows"] else [], "now": time.time()}
+
+        coach_list.add(settled(1, "gw-a", agent_id="coach-anna"))
+        machine.answer = look
+        assert codes(run(coach_list, fail_on="never")) == ["app-unreachable"]
+
+    def test_again_and_again_comes_to_an_end(self, coach_list: CoachList, machine: Machine) -> None:
+        def look(given: dict[str, Any]) -> dict[str, Any]:
+            coach_list.gateways["gw-a"] = {
+                "name": "gw-a",
+                "url": f"http://{len(machine.given)}/gw-a",
+                "token_sha256": "ab" * 32,
+                "capacity": 1,
+            }
+            return {"findings": [self.stale()], "now": time.time()}
+
+        machine.answer = look
+        assert codes(run(coach_list, fail_on="never")) == ["url-stale"]
+        assert len(machine.given) == 3

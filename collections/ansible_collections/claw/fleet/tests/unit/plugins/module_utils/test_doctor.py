@@ -13,8 +13,10 @@ import socket
 import sqlite3
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -279,36 +281,97 @@ def test_a_key_that_its_provider_has_refused_since_it_was_written(
     assert finding.evidence == "2 times within an hour, the last time at 2026-11-27T02:40:24+00:00"
 
 
-def test_a_job_that_fails(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = [
-        {"name": "good", "agentId": "coach-a", "state": {"lastRunStatus": "ok"}},
-        {"name": "new", "agentId": "coach-a"},
+STALLED = (
+    "{when} [diagnostic] stalled session: sessionId=0e1f sessionKey=agent:coach-anna:openresponses-user:user-7 state=processing "
+    "age=151s queueDepth=1 reason=blocked_tool_call classification=blocked_tool_call activeWorkKind=tool_call "
+    "lastProgress=tool:exec:started lastProgressAge=150s activeTool=exec activeToolCallId=c1 activeToolAge=150s recovery=none"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "ago", "told"),
+    [
+        (STALLED, 30, "for 151 s, blocked_tool_call in exec"),
+        (STALLED, 100, None),
+        (
+            "{when} [diagnostic] stuck session: sessionId=0e1f sessionKey=agent:coach-anna:main state=idle age=240s queueDepth=2 "
+            "reason=queued_work_without_active_run classification=stale_session_state recovery=checking",
+            30,
+            "for 240 s, queued_work_without_active_run",
+        ),
+        (STALLED.replace("stalled session", "long-running session"), 30, None),
+        ("{when} [diagnostic] stuck session recovery: sessionId=0e1f sessionKey=agent:coach-anna:main age=240s", 30, None),
+    ],
+)  # fmt: skip
+def test_a_conversation_that_does_not_go_on(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, line: str, ago: float, told: str | None
+) -> None:
+    when = datetime.fromtimestamp(time.time() - ago, UTC).isoformat(timespec="milliseconds")
+    words = ["something else", line.format(when=when), line.format(when=when)]
+    monkeypatch.setattr(_doctor_words, "_said", lambda _gateway: words)
+    found = list(_doctor_words.said(patient(gateway, state=RUNNING)))
+    assert [(one.code, one.agent, one.evidence) for one in found] == (
+        [("session-stalled", "coach-anna", told)] if told else []
+    )
+
+
+JOBS: list[tuple[dict[str, Any], str, str]] = [
+    ({"state": {"lastRunStatus": "ok"}}, "", ""),
+    ({}, "", ""),
+    (
+        {"state": {"lastRunStatus": "error", "consecutiveErrors": 4, "lastErrorReason": "auth", "lastError": "sk-none"}},
+        "job-failing",
+        "'evening': it failed 4 times in a row, the last time for 'auth'",
+    ),
+    ({"enabled": False, "state": {"lastRunStatus": "error"}}, "", ""),
+    (
         {
-            "name": "evening",
-            "agentId": "coach-b",
-            "state": {"lastRunStatus": "error", "consecutiveErrors": 4, "lastErrorReason": "auth", "lastError": "sk-none"},
-        },
-        {"name": "switched off", "agentId": "coach-c", "enabled": False, "state": {"lastRunStatus": "error"}},
-        {
-            "name": "morning",
-            "agentId": "coach-c",
             "enabled": False,
-            "state": {"lastRunStatus": "error", "consecutiveErrors": 10, "autoDisabled": {"reason": "consecutive-failures"}},
+            "state": {
+                "lastRunStatus": "error", "consecutiveErrors": 10, "lastErrorReason": "timeout",
+                "autoDisabled": {"reason": "consecutive-failures", "consecutiveErrors": 10},
+            },
         },
-    ]  # fmt: skip
+        "job-given-up",
+        "'evening': it failed 10 times in a row, the last time for 'timeout'",
+    ),
+    (
+        {
+            "enabled": False,
+            "state": {
+                "lastRunStatus": "error", "consecutiveErrors": 1, "lastErrorReason": "timeout", "lastError": "schedule error: no such zone",
+                "autoDisabled": {"reason": "schedule-errors", "consecutiveErrors": 3},
+            },
+        },
+        "job-given-up",
+        "'evening': when it is to run could not be worked out, 3 times in a row",
+    ),
+    (
+        {"enabled": False, "schedule": {"kind": "at"}, "state": {"lastRunStatus": "error", "consecutiveErrors": 1, "lastErrorReason": "format"}},
+        "job-given-up",
+        "'evening': it failed, the last time for 'format'",
+    ),
+    ({"enabled": False, "schedule": {"kind": "at"}, "state": {"lastRunStatus": "ok"}}, "", ""),
+    ({"enabled": False, "schedule": {"kind": "at"}}, "", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("job", "code", "told"), JOBS)
+def test_a_job_that_fails(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, job: dict[str, Any], code: str, told: str
+) -> None:
+    jobs = [{"name": "good", "agentId": "coach-a"}, {"name": "evening", "agentId": "coach-b", **job}]
 
     def rpc(method: str, params: dict[str, Any]) -> dict[str, Any]:
         assert method == "cron.list" and params["includeDisabled"]
         offset = params["offset"]
         return {"jobs": jobs[offset : offset + 1], "hasMore": offset + 1 < len(jobs)}
 
-    asked = patient(gateway, token_taken=True)
     monkeypatch.setattr(Gateway, "rpc", lambda _self, method, params: rpc(method, params))
-    finding, given_up = _doctor_words.jobs(asked)
-    assert (finding.code, finding.agent) == ("job-failing", "coach-b")
-    assert (given_up.code, given_up.agent) == ("job-given-up", "coach-c")
-    assert "4 times in a row" in finding.evidence and "auth" in finding.evidence
-    assert "sk-none" not in finding.evidence
+    found = [
+        (one.code, one.agent, one.evidence) for one in _doctor_words.jobs(patient(gateway, token_taken=True))
+    ]
+    assert found == ([(code, "coach-b", told)] if code else [])
 
 
 def test_an_openclaw_that_is_gone(gateway: Gateway) -> None:
@@ -647,10 +710,6 @@ def test_where_the_tunnel_leads(
     assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == ["url-untold"]
     units["claw-tunnel-watch.service"] = {"StatusText": "The app reaches gw-a at https://now.example.com"}
     assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == []
-    former = patient(gateway, Given(app={"url": "https://former.example.com/gw-a"}))
-    for status in ("", "The app reaches gw-a at https://former.example.com"):
-        units["claw-tunnel-watch.service"] = {"StatusText": status}
-        assert codes(_doctor_ways.tunnel_leads(former)) == ["url-stale"], "it never sees the address"
     leads[0] = NotYet("no connection")
     assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == ["tunnel-unregistered"]
     units["claw-tunnel.service"] = {"ActiveState": "activating"}
@@ -659,27 +718,86 @@ def test_where_the_tunnel_leads(
     assert codes(_doctor_ways.tunnel_leads(patient(gateway))) == [], "that is told of the machine"
 
 
+NOW, FORMER = "https://now.example.com", "https://former.example.com"
+STALE = Given(app={"url": f"{FORMER}/gw-a"})
+
+
+@pytest.fixture
+def watcher(
+    way: Path, units: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[float]]:
+    """A tunnel that leads from NOW; given what its watcher says, second by second, returns the seconds that are waited."""
+    monkeypatch.setattr(_doctor_ways.Cloudflared, "hostname", lambda _self, _wanted: "now.example.com")
+
+    def says(*words: str) -> list[float]:
+        waited: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            waited.append(seconds)
+            units["claw-tunnel-watch.service"] = {"StatusText": words[min(len(waited), len(words) - 1)]}
+
+        monkeypatch.setattr(_doctor_ways.time, "sleep", sleep)
+        monkeypatch.setattr(_doctor_ways.time, "monotonic", lambda: sum(waited))
+        units["claw-tunnel-watch.service"] = {"StatusText": words[0]}
+        return waited
+
+    return says
+
+
 @pytest.mark.parametrize(
-    "before",
-    ["", "gw-a: where it is is being found out", "The app reaches gw-a at https://former.example.com"],
+    "before", ["", "gw-a: where it is is being found out", f"The app reaches gw-a at {FORMER}"]
 )
 def test_an_address_that_is_being_told_is_waited_for(
-    gateway: Gateway,
-    way: Path,
-    units: dict[str, dict[str, str]],
-    monkeypatch: pytest.MonkeyPatch,
-    before: str,
+    gateway: Gateway, watcher: Callable[..., list[float]], before: str
 ) -> None:
-    def a_second_later(_seconds: float) -> None:
-        units["claw-tunnel-watch.service"] = {"StatusText": "The app reaches gw-a at https://now.example.com"}
+    waited = watcher(before, before, f"The app reaches gw-a at {NOW}")
+    # What the app has by now the controller asks it.
+    assert codes(_doctor_ways.tunnel_leads(patient(gateway, STALE))) == ["url-stale"]
+    assert sum(waited) == 2
 
-    monkeypatch.setattr(_doctor_ways.Cloudflared, "hostname", lambda _self, _wanted: "now.example.com")
-    monkeypatch.setattr(_doctor_ways.time, "sleep", a_second_later)
-    units["claw-tunnel-watch.service"] = {"StatusText": before}
-    former = Given(app={"url": "https://former.example.com/gw-a"})
-    assert codes(_doctor_ways.tunnel_leads(patient(gateway, former))) == []
-    # What somebody else told the app meanwhile is another address all the same.
-    assert codes(_doctor_ways.tunnel_leads(patient(gateway, former))) == ["url-stale"]
+
+def test_an_address_that_the_app_has_is_not_waited_for(
+    gateway: Gateway, watcher: Callable[..., list[float]]
+) -> None:
+    waited = watcher("gw-b: the app answers 401: it does not take this machine's token")
+    good = Given(app={"url": f"{NOW}/gw-a/"})
+    assert codes(_doctor_ways.tunnel_leads(patient(gateway, good))) == []
+    assert waited == []
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        f"gw-b: {NOW} leads to somebody else",
+        f"gw-b: where it is is being found out; xgw-a: {NOW} leads to somebody else",
+        f"The app reaches gw-a at {NOW}.org, {FORMER}",
+        "",
+    ],
+)
+def test_a_watcher_that_does_not_speak_of_the_address_is_waited_for_so_long(
+    gateway: Gateway, watcher: Callable[..., list[float]], says: str
+) -> None:
+    waited = watcher(says)
+    assert codes(_doctor_ways.tunnel_leads(patient(gateway, STALE))) == ["url-stale"]
+    assert sum(waited) == _doctor_ways._PATIENCE_SECONDS
+
+
+@pytest.mark.parametrize("given", [STALE, Given(app={"url": f"{NOW}/gw-a"}), Given()])
+def test_a_watcher_that_goes_on_having_trouble(
+    gateway: Gateway, watcher: Callable[..., list[float]], given: Given
+) -> None:
+    waited = watcher("gw-b: no connection; gw-a: the app answers 401")
+    found = _doctor.examine(patient(gateway, given), {"the tunnel": _doctor_ways.tunnel_leads})
+    assert codes(found) == ["url-untold"] and "gw-a: the app answers 401" in found[0].evidence
+    assert sum(waited) == _doctor_ways._PATIENCE_SECONDS
+
+
+def test_an_address_that_was_told_to_the_app_by_somebody_else(
+    gateway: Gateway, watcher: Callable[..., list[float]]
+) -> None:
+    waited = watcher(f"The app reaches gw-a, gw-b at {FORMER}, {NOW}")
+    assert codes(_doctor_ways.tunnel_leads(patient(gateway, STALE))) == ["url-stale"]
+    assert waited == []
 
 
 class Engine:
