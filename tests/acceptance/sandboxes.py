@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,16 +96,23 @@ class Sandboxes:
     def executed(self) -> Iterator[list[tuple[str, str]]]:
         """What agents executed in the meantime: (container id, line); to be read after the block."""
         told: list[tuple[str, str]] = []
-        since = self._now()
+        since = self.now()
         yield told
+        told += self.executed_since(since)
+
+    def executed_since(self, since: str) -> list[tuple[str, str]]:
+        """What agents have executed since then: (container id, line)."""
         form = "{{.ID}} {{.Status}}"
-        words = ["events", "--since", since, "--until", self._now(), "--filter", "event=exec_create"]
+        words = ["events", "--since", since, "--until", self.now(), "--filter", "event=exec_create"]
+        found = []
         for event in self.docker(*words, "--format", form).splitlines():
             # OpenClaw's own looks at files are without -l.
             container, shell, line = event.partition(" exec_create: /bin/sh -lc ")
-            told += [(container, line)] if shell else []
+            found += [(container, line)] if shell else []
+        return found
 
-    def _now(self) -> str:
+    def now(self) -> str:
+        """The machine's time, as `executed_since` takes it."""
         return self.fleet.sh("date +%s.%N").strip()
 
     @contextmanager
@@ -175,6 +182,23 @@ def deeds(play: Play) -> tuple[list[str], list[tuple[str, str, Any]]]:
     return sorted(play.changed), sorted(play.diffs(), key=str)
 
 
+def told_by_tool(
+    fleet: Fleet, text: str, after: int, whose: Callable[[dict[str, Any]], bool] = bool, seconds: float = 60
+) -> str:
+    """What a tool told an agent in a turn that this text began and that has ended; ``after``: the provider's number before it."""
+
+    def found() -> list[str]:
+        turns = [
+            request for request in fleet.heard(text, after=after) if request["finished"] and whose(request)
+        ]
+        return [
+            str(turn["messages"][-1]["content"]) for turn in turns if turn["messages"][-1]["role"] == "tool"
+        ]
+
+    (first, *_more) = until("the turn to end", found, seconds)
+    return str(first)
+
+
 @contextmanager
 def job(fleet: Fleet, gateway: str, agent_id: str, message: str) -> Iterator[str]:
     """A job of an agent's that has run once, and its turn has ended, when the block begins: what her last tool told her."""
@@ -192,15 +216,7 @@ def job(fleet: Fleet, gateway: str, agent_id: str, message: str) -> Iterator[str
     )
     assert added["ok"], added
     try:
-        (request, *_more) = until(
-            "the job's turn to end",
-            lambda: [
-                r
-                for r in fleet.heard(message, after=before)
-                if r["messages"][-1]["role"] == "tool" and r["finished"]
-            ],
-        )
-        yield str(request["messages"][-1])
+        yield told_by_tool(fleet, message, before)
     finally:
         # It is gone by itself once it has run.
         fleet.call(gateway, "cron.remove", id=added["payload"]["id"])
@@ -222,16 +238,7 @@ def heartbeat(fleet: Fleet, agent_id: str, name: str, line: str) -> Iterator[str
     prompt, before = executing(line), fleet.heard_until_now()
     beats = {"every": "1m", "prompt": prompt, "target": "none"}
     with otherwise(fleet, fleet.row(agent_id)["gateway"], gateway_heartbeat=beats):
-        (request, *_more) = until(
-            "the turn of a heartbeat to end",
-            lambda: [
-                request
-                for request in fleet.heard(prompt, after=before)
-                if request["messages"][-1]["role"] == "tool" and f"companion of {name}" in request["system"]
-            ],
-            180,
-        )
-        yield str(request["messages"][-1]["content"])
+        yield told_by_tool(fleet, prompt, before, lambda one: f"companion of {name}" in one["system"], 180)
 
 
 @contextmanager
@@ -242,14 +249,4 @@ def sub_agent(fleet: Fleet, agent_id: str, line: str) -> Iterator[str]:
     tools = ["edit", "exec", "ls", "read", "sessions_spawn", "write"]
     with otherwise(fleet, fleet.row(agent_id)["gateway"], sandbox_tools=tools):
         assert "accepted" in said(fleet.ask(agent_id, f"tool:tool_call {json.dumps(call)}", "spawning"))
-        (told, *_more) = until(
-            "the sub-agent to be told of it",
-            lambda: [
-                message["content"]
-                for request in fleet.heard(task, after=before)
-                if request["user"].startswith("[Subagent Context]")
-                for message in request["messages"]
-                if message["role"] == "tool"
-            ],
-        )
-        yield str(told)
+        yield told_by_tool(fleet, task, before, lambda one: one["user"].startswith("[Subagent Context]"))

@@ -40,9 +40,11 @@ class Second(Fleet):
 def beside(fleet: Fleet, machine: str, *, engine: bool = False) -> Iterator[None]:
     """A bare machine of this name is there, and afterwards it is not. ``engine``: as for `hosts.create`."""
     hosts.create(fleet.bench, ["machine1", machine], provider=True, engine=engine)
-    yield
-    docker("rm", "--force", "--volumes", fleet.bench.container(machine))
-    hosts.create(fleet.bench, ["machine1"], provider=True, engine=engine)
+    try:
+        yield
+    finally:
+        docker("rm", "--force", "--volumes", fleet.bench.container(machine))
+        hosts.create(fleet.bench, ["machine1"], provider=True, engine=engine)
 
 
 @contextmanager

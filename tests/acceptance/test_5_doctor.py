@@ -12,15 +12,17 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.claw.fleet.plugins.module_utils._seal import sealed
 
 from .fleet import INVENTORY, Fleet, Play, until
-from .sandboxes import Sandboxes
+from .sandboxes import CLIENTS, SITE, Sandboxes, executing
 from .test_5_bad_machine import another_clock, full
 from .test_5_rotation import refuse, sha256
 
@@ -211,13 +213,18 @@ def job_that_failed_ten_times(fleet: Fleet) -> None:
 
 def evening(fleet: Fleet) -> dict[str, Any]:
     """The job, as the gateway has it."""
+    (known,) = evenings(fleet)
+    return known
+
+
+def evenings(fleet: Fleet) -> list[dict[str, Any]]:
     found = fleet.call(GATEWAY, "cron.list", includeDisabled=True)["payload"]["jobs"]
-    (known,) = [one for one in found if one["name"] == "evening"]
-    return dict(known)
+    return [dict(one) for one in found if one["name"] == "evening"]
 
 
 def without_jobs(fleet: Fleet) -> None:
-    assert fleet.call(GATEWAY, "cron.remove", id=evening(fleet)["id"])["ok"]
+    for one in evenings(fleet):
+        assert fleet.call(GATEWAY, "cron.remove", id=one["id"])["ok"]
 
 
 def nameserver(mode: str) -> Fault:
@@ -230,10 +237,12 @@ def nameserver(mode: str) -> Fault:
     )
 
 
+TIMER = sealed("[Timer]\nOnActiveSec=1d\n[Install]\nWantedBy=timers.target\n")
+SERVICE = sealed('[Service]\nType=oneshot\nExecStart=/bin/sh -c "echo the app does not answer; exit 1"\n')
 RECONCILER = (
-    "printf '[Timer]\\nOnActiveSec=1d\\n[Install]\\nWantedBy=timers.target\\n' >/etc/systemd/system/claw-reconciler.timer; "
-    "printf '[Service]\\nType=oneshot\\nExecStart=/bin/sh -c \"echo the app does not answer; exit 1\"\\n'"
-    " >/etc/systemd/system/claw-reconciler.service; systemctl daemon-reload; systemctl enable claw-reconciler.timer; "
+    f"printf %s {shlex.quote(TIMER)} >/etc/systemd/system/claw-reconciler.timer; "
+    f"printf %s {shlex.quote(SERVICE)} >/etc/systemd/system/claw-reconciler.service; "
+    "systemctl daemon-reload; systemctl enable claw-reconciler.timer; "
 )
 NO_RECONCILER = (
     "systemctl disable --now claw-reconciler.timer; rm -f /etc/systemd/system/claw-reconciler.*; systemctl daemon-reload; "
@@ -391,16 +400,47 @@ def used_then_another_image(fleet: Fleet) -> None:
     fleet.sh(f"docker commit --pause=false {sandboxes.of(COACH).id} {IMAGE}")
 
 
+def a_tool_that_does_not_come_back(fleet: Fleet) -> None:
+    """Have one that is stopped while it waits for the app, until OpenClaw finds that it takes too long."""
+    fleet.sh("systemctl kill --signal=STOP claw-egress")
+    try:
+        line = executing(CLIENTS)
+        threading.Thread(target=lambda: fleet.ask(COACH, line, "in-vain"), daemon=True).start()
+        until("her tool to run", lambda: fleet.sh(f"pkill -STOP -f {TOOL} && echo found || true"))
+    finally:
+        fleet.sh("systemctl kill --signal=CONT claw-egress")
+    until("OpenClaw to say that it hangs", lambda: hanging(fleet, 60), 300)
+
+
+def a_tool_that_goes_on(fleet: Fleet) -> None:
+    fleet.sh(f"pkill -CONT -f {TOOL} || true")
+    # What OpenClaw has said counts for as long as it would say it again.
+    until("OpenClaw to say it no more", lambda: not hanging(fleet, 95), 240)
+
+
+def hanging(fleet: Fleet, seconds: int) -> bool:
+    """Whether OpenClaw has said within so many seconds that a conversation hangs."""
+    words = fleet.sh(f"journalctl --unit={UNIT} --since=-{seconds}s --output=cat --no-pager")
+    return "stalled session" in words
+
+
+TOOL = "'[j]ourneyloop clients list'"
+
 # With sandboxes for tools
 SANDBOX_FAULTS: dict[str, Fault] = {
     "sandbox-image-missing": Fault(f"docker image rm --force {IMAGE}"),
     "sandbox-stale": Fault(used_then_another_image),
+    "session-stalled": Fault(a_tool_that_does_not_come_back, a_tool_that_goes_on),
     "sandbox-watch-down": Fault("systemctl stop claw-sandbox-workspaces"),
     "egress-down": Fault("systemctl stop claw-egress"),
     "unit-outdated": Fault(
-        "sleep 1; echo '# by hand' >>/etc/systemd/system/claw-egress-watch.service && systemctl daemon-reload",
-        "sed -i '$d' /etc/systemd/system/claw-egress-watch.service && systemctl daemon-reload && "
+        "sleep 1; touch /etc/systemd/system/claw-egress-watch.service && systemctl daemon-reload",
         "systemctl restart claw-egress-watch",
+    ),
+    "unit-edited": Fault(
+        "sed -i 's/MemoryMax=.*/MemoryMax=9G/' /etc/systemd/system/claw-egress-watch.service && systemctl daemon-reload && "
+        "systemctl restart claw-egress-watch",
+        lambda fleet: fleet.done(SITE, "--limit", GATEWAY),
     ),
     "egress-cut-off": Fault(
         "nft 'add table inet extra; add chain inet extra input { type filter hook input priority 0; }; "

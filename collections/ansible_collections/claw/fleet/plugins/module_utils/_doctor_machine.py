@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ansible_collections.claw.fleet.plugins.module_utils import _seal
 from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient, run, stopped, unit
 from ansible_collections.claw.fleet.plugins.module_utils._machine import resolve
 
@@ -37,6 +38,11 @@ _RECONCILER = "claw-reconciler.service"
 _KNOWN_UNITS = (
     "claw-reconciler.", "claw-proxy.", "claw-egress.", "claw-egress-rules.", "claw-egress-watch.", "claw-tunnel.",
     "claw-tunnel-watch.", "claw-sandbox-workspaces", "claw-podman@", "claw-firewall.",
+)  # fmt: skip
+_UNITS = "etc/systemd/system"
+# The proxy's has a code of its own, and what others call so is theirs.
+_SEALED_UNITS = (
+    "claw-reconciler.", "claw-egress", "claw-tunnel", "claw-sandbox-workspaces", "claw-podman", "claw-firewall",
 )  # fmt: skip
 
 
@@ -200,3 +206,24 @@ def failed_units(patient: Patient) -> Iterator[Finding]:
         name = line.split()[0]
         if not name.startswith(_KNOWN_UNITS):
             yield Finding("unit-failed", f"The unit {name} has failed.", line, unit=name)
+
+
+def edited_units(patient: Patient) -> Iterator[Finding]:
+    """Whether the files of the fleet's units are as they were written."""
+    for place in sorted((patient.root / _UNITS).glob("claw-*")):
+        if not place.name.startswith(_SEALED_UNITS):
+            continue
+        name = place.name.removesuffix(".d")
+        if place.is_file() and not _seal.is_whole(place.read_text("utf-8", "replace")):
+            yield _edited(name, place)
+        for more in sorted(place.glob("*.conf")) if place.name != name else ():
+            text = more.read_text("utf-8", "replace")
+            if not _seal.is_sealed(text):
+                yield Finding("unit-overridden", f"Somebody added to {name}.", str(more), unit=name)
+            elif not _seal.is_whole(text):
+                yield _edited(name, more)
+
+
+def _edited(name: str, path: Path) -> Finding:
+    sentence = f"Somebody changed a file of {name}."
+    return Finding("unit-edited", sentence, f"{path} is not as the fleet wrote it", unit=name)

@@ -22,6 +22,7 @@ _MACHINE: dict[str, Check] = {
     "what localhost is": _doctor_machine.localhost,
     "the reconciler": _doctor_machine.reconciler,
     "the units that have failed": _doctor_machine.failed_units,
+    "the files of the fleet's units": _doctor_machine.edited_units,
     "the firewall": _doctor_ways.firewall,
     "the proxy": _doctor_ways.proxy,
     "the tunnel": _doctor_ways.tunnel,

@@ -210,10 +210,16 @@ CODES: dict[str, Code] = {
         "What it is allowed and told will be otherwise after its next start, or was to be since its last.",
         "One of its files is newer than its start, or systemd has not read it.",
         f"{SITE} writes what should be there; then `systemctl daemon-reload; systemctl restart {{unit}}`."),
+    "unit-edited": Code(
+        WARNING, "Somebody changed a unit of the fleet", "Limits, paths or hardening are others than the fleet's.",
+        "The last line of one of its files is not the SHA-256 of those above it. Those of the gateway and of the proxy have codes of "
+        "their own.",
+        f"{SITE} --check --diff shows what is otherwise; without --check it is put right, and the unit started anew.",
+        explains=("unit-outdated",)),
     "unit-overridden": Code(
-        WARNING, "Somebody added to the gateway's unit", "What stands there counts more than what the fleet wrote.",
+        WARNING, "Somebody added to a unit of the fleet", "What stands there counts more than what the fleet wrote.",
         "systemd reads files for the unit that are not the fleet's.",
-        "`systemctl cat {unit}` shows them. Remove them, or have them as variables of the role gateway; then restart the unit."),
+        "`systemctl cat {unit}` shows them. Remove them, or have them as variables of its role; then restart the unit."),
     "unit-disabled": Code(
         WARNING, "A unit does not come up with the machine", "After the next start of the machine it is away.", "A unit of the fleet that runs is not enabled.",
         "`systemctl enable {unit}`.", (ENABLE,)),

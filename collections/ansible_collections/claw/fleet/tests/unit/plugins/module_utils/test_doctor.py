@@ -36,6 +36,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding,
 from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, Served
 from ansible_collections.claw.fleet.plugins.module_utils._sandbox import MARK, Sandbox
+from ansible_collections.claw.fleet.plugins.module_utils._seal import sealed
 from ansible_collections.claw.fleet.plugins.module_utils._supervisor import SupervisorError, UnitState
 from ansible_collections.claw.fleet.plugins.module_utils._tunnel import NotYet
 
@@ -631,6 +632,34 @@ def test_rules_that_the_kernel_does_not_have(
         program.write_text(f"#!/bin/sh\nexit {status}\n")
         program.chmod(0o755)
         assert codes(_doctor_ways.egress(patient(gateway))) == found
+
+
+def test_units_that_somebody_changed(gateway: Gateway, tmp_path: Path) -> None:
+    place = tmp_path / "etc/systemd/system"
+    place.mkdir(parents=True)
+    asked = patient(gateway)
+    asked.root = tmp_path
+    egress, added = place / "claw-egress.service", place / "claw-tunnel-watch.service.d"
+    added.mkdir()
+    (place / "multi-user.target.wants").mkdir()
+    whole = sealed("[Service]\nMemoryMax=1G\n")
+    for path in (egress, added / "gw-a.conf"):
+        path.write_text(whole)
+    # Somebody's own, and what is switched off.
+    (place / "claw-extra.service").write_text("[Service]\n")
+    (place / "claw-tunnel.service").symlink_to("/dev/null")
+    assert list(_doctor_machine.edited_units(asked)) == []
+    for other in (whole.replace("1G", "2G"), f"{whole}Nice=5\n", "[Service]\nMemoryMax=1G\n", whole[:-9], ""):
+        egress.write_text(other)
+        (found,) = _doctor_machine.edited_units(asked)
+        assert (found.code, found.unit) == ("unit-edited", egress.name)
+    egress.write_text(whole)
+    (added / "gw-a.conf").write_text(whole.replace("1G", "2G"))
+    (added / "override.conf").write_text("[Service]\n")
+    assert [(found.code, found.unit) for found in _doctor_machine.edited_units(asked)] == [
+        ("unit-edited", "claw-tunnel-watch.service"),
+        ("unit-overridden", "claw-tunnel-watch.service"),
+    ]
 
 
 def test_sandboxes_that_do_not_reach_the_proxy(gateway: Gateway, units: dict[str, dict[str, str]]) -> None:
