@@ -307,7 +307,8 @@ FAULTS: dict[str, Fault] = {
         f"mv {STATE}/credentials/{COACH} {STATE}/aside && ln -s ../aside {STATE}/credentials/{COACH}",
         f"rm {STATE}/credentials/{COACH} && mv {STATE}/aside {STATE}/credentials/{COACH}",
     ),
-    "disk-full": Fault(*full(f"{STATE}/workspaces")),
+    # Not the workspaces, which sandboxes that run have from the disk below.
+    "disk-full": Fault(*full(f"{STATE}/credentials")),
     "inodes-full": Fault(
         "mkdir -p /run/few && mount -t tmpfs -o nr_inodes=4 tmpfs /run/few && touch /run/few/1 /run/few/2 /run/few/3 && "
         "mount --bind /run/few /var/log",

@@ -152,6 +152,32 @@ def test_a_heartbeat_and_a_sub_agent_run_in_their_agents_sandbox(fleet: Podman) 
     assert fleet.machine.run("command -v journeyloop").rc != 0, "there is none outside of sandboxes"
 
 
+def test_the_doctor_knows_a_rootless_engine(fleet: Podman, tmp_path: Path) -> None:
+    report, template = tmp_path / "report.json", "/etc/systemd/system/claw-podman@.service"
+
+    def codes() -> list[str]:
+        play = fleet.play("playbooks/fleet-doctor.yml", doctor_report=str(report), doctor_fail_on="note")
+        found = sorted({one["code"] for one in json.loads(report.read_text())["findings"]})
+        assert (play.rc != 0) == bool(found), play.output
+        return found
+
+    def limits() -> set[str]:
+        lines = [fleet.sh(f"systemctl show -P MemoryMax claw-podman@{name}").strip() for name in GATEWAYS]
+        return set(lines)
+
+    assert codes() == []
+    fleet.sh("systemctl stop claw-podman@gw-a")
+    assert codes() == ["sandbox-without-engine"]
+    fleet.sh("systemctl start claw-podman@gw-a claw-sandbox-workspaces@gw-a")
+    assert codes() == []
+    own = limits()
+    fleet.sh(f"sed -i 's/^MemoryMax=.*/MemoryMax=9G/' {template} && systemctl daemon-reload")
+    assert limits() == {str(9 * 2**30)}
+    assert codes() == ["unit-edited"]
+    fleet.done(SITE)
+    assert (codes(), limits()) == ([], own)
+
+
 def test_a_new_key_reaches_a_sandbox_that_runs(fleet: Podman) -> None:
     old, before = fleet.credentials(ANNA)["api_key"], fleet.containers("gw-a")[ANNA]["Id"]
     play = fleet.provision(None, rotate=ANNA)

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tunnels import TUNNEL, WATCHER, edge_fails, forget, known_everywhere, needs_stand_in, needs_time, play
+from tunnels import (
+    GATEWAYS,
+    TUNNEL,
+    WATCHER,
+    edge_fails,
+    forget,
+    known_everywhere,
+    needs_stand_in,
+    needs_time,
+    play,
+)
 
 pytestmark = needs_time
 
@@ -61,6 +71,20 @@ def test_an_address_that_is_told_to_nobody(machine: Any, tmp_path: Path) -> None
     finally:
         machine.check_output("systemctl kill --signal=CONT %s", WATCHER)
         machine.check_output("systemctl restart %s", WATCHER)
+    known_everywhere(machine)
+    found, output = look(tmp_path)
+    assert found == [], output
+
+
+def test_a_file_of_the_watchers_that_somebody_changed(machine: Any, tmp_path: Path) -> None:
+    # Of the gateway that is not the machine's first.
+    path = f"/etc/systemd/system/{WATCHER}.d/{GATEWAYS[-1]}.conf"
+    machine.check_output("sed -i '$d' %s", path)
+    machine.check_output("systemctl daemon-reload")
+    machine.check_output("systemctl restart %s", WATCHER)
+    found, output = look(tmp_path)
+    assert found == ["unit-edited"] and path in "".join(output.split()), output
+    assert play("playbooks/site.yml").returncode == 0
     known_everywhere(machine)
     found, output = look(tmp_path)
     assert found == [], output

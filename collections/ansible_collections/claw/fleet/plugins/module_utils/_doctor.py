@@ -246,10 +246,17 @@ def plain(url: object) -> str:
 
 
 def causes(found: Iterable[Finding]) -> list[Finding]:
-    """Without those that are seen because of another one, and without repetitions."""
+    """Without those that are seen because of another one, and without repetitions. One unit does not explain another's."""
     found = list(dict.fromkeys(found))
-    explained = {code for finding in found for code in CODES[finding.code].explains}
-    return [finding for finding in found if finding.code not in explained]
+    explained = {(code, finding.unit) for finding in found for code in CODES[finding.code].explains}
+    return [
+        finding
+        for finding in found
+        if not any(
+            code == finding.code and ("" in (unit, finding.unit) or unit == finding.unit)
+            for code, unit in explained
+        )
+    ]
 
 
 def told(finding: Finding, gateway: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterator
@@ -40,10 +41,15 @@ _KNOWN_UNITS = (
     "claw-tunnel-watch.", "claw-sandbox-workspaces", "claw-podman@", "claw-firewall.",
 )  # fmt: skip
 _UNITS = "etc/systemd/system"
+_ADDED = (_UNITS, "etc/systemd/system.control", "run/systemd/system", "run/systemd/system.control")
 # The proxy's has a code of its own, and what others call so is theirs.
-_SEALED_UNITS = (
-    "claw-reconciler.", "claw-egress", "claw-tunnel", "claw-sandbox-workspaces", "claw-podman", "claw-firewall",
-)  # fmt: skip
+_SEALED = re.compile(
+    r"claw-(?:reconciler|egress(?:-rules|-watch|-bridge|-link)?|tunnel(?:-watch)?|sandbox-workspaces|podman(?:-builder)?"
+    r"|firewall(?:-trial)?)(?:@[^.]*)?\.(?:service|timer|path)"
+)
+_TUNNELED = "etc/claw-tunnel/gateways.d"
+_SITE_OF_ALL = "`ansible-playbook -i inventory/ claw.fleet.site`"
+_SITE_OF_RECONCILER = "`ansible-playbook -i inventory/ claw.fleet.reconciler`"
 
 
 def disks(patient: Patient) -> Iterator[Finding]:
@@ -210,20 +216,43 @@ def failed_units(patient: Patient) -> Iterator[Finding]:
 
 def edited_units(patient: Patient) -> Iterator[Finding]:
     """Whether the files of the fleet's units are as they were written."""
-    for place in sorted((patient.root / _UNITS).glob("claw-*")):
-        if not place.name.startswith(_SEALED_UNITS):
-            continue
-        name = place.name.removesuffix(".d")
-        if place.is_file() and not _seal.is_whole(place.read_text("utf-8", "replace")):
-            yield _edited(name, place)
-        for more in sorted(place.glob("*.conf")) if place.name != name else ():
-            text = more.read_text("utf-8", "replace")
-            if not _seal.is_sealed(text):
-                yield Finding("unit-overridden", f"Somebody added to {name}.", str(more), unit=name)
-            elif not _seal.is_whole(text):
-                yield _edited(name, more)
+    for path in sorted((patient.root / _UNITS).glob("claw-*")):
+        if (
+            _SEALED.fullmatch(path.name)
+            and path.is_file()
+            and not _whole(path)
+            and not _switched_off(path.name)
+        ):
+            yield _edited(path.name, path)
+    for path in sorted(path for place in _ADDED for path in (patient.root / place).glob("claw-*.d/*.conf")):
+        name = path.parent.name.removesuffix(".d")
+        # One gateway's token, for the watcher of all: without it nobody is told where that one is.
+        ours = (
+            patient.root / _TUNNELED / f"{path.stem}.json"
+        ).exists() and name == "claw-tunnel-watch.service"
+        if _SEALED.fullmatch(name) and not _whole(path):
+            if ours or _seal.is_sealed(path.read_text("utf-8", "replace")):
+                yield _edited(name, path)
+            else:
+                yield Finding("unit-overridden", f"Somebody added to {name}.", str(path), unit=name)
+
+
+def _whole(path: Path) -> bool:
+    return _seal.is_whole(path.read_text("utf-8", "replace"))
+
+
+def _switched_off(name: str) -> bool:
+    """Whether it is one of what is not wanted any more, which nobody writes. What others are made of is never off."""
+    if "@." in name:
+        return False
+    found = unit(name)
+    return found["UnitFileState"] == "disabled" and found["ActiveState"] == "inactive"
 
 
 def _edited(name: str, path: Path) -> Finding:
     sentence = f"Somebody changed a file of {name}."
-    return Finding("unit-edited", sentence, f"{path} is not as the fleet wrote it", unit=name)
+    told = f"{path} is not as the fleet wrote it"
+    # Whoever plays for one gateway of a machine leaves the others' files as they are.
+    site = _SITE_OF_RECONCILER if name.startswith("claw-reconciler.") else _SITE_OF_ALL
+    fix = f"{site} with --check --diff shows what is otherwise. Without them it is put right, and what runs of it is started anew."
+    return Finding("unit-edited", sentence, told, unit=name, fix=fix)

@@ -206,6 +206,13 @@ def sandboxes(patient: Patient) -> Iterator[Finding]:
     sandbox = Sandbox.load(gateway) if gateway else None
     if gateway is None or sandbox is None:
         return
+    if sandbox.engine == "podman":
+        down = list(
+            stopped(f"claw-podman@{patient.name}.service", "sandbox-without-engine", "The container engine")
+        )
+        yield from down
+        if any(finding.code == "sandbox-without-engine" for finding in down):
+            return
     sentence = "Agents have sandboxes, and no engine answers."
     path = gateway.environment()["PATH"]
     if shutil.which(sandbox.engine, path=path) is None:

@@ -30,12 +30,17 @@ _WORDS_LINES = 2000
 _REFUSAL = re.compile(r"^(\S+) \[model-fallback/decision\] .* candidate=([^/\s]+)/\S+ reason=auth\b")
 """When, and by which provider, a question was answered that its key is good for nothing."""
 _HANGS = re.compile(
-    r"^(\S+) \[diagnostic\] (?:stalled|stuck) session: .*?\bsessionKey=agent:([^:\s]+):\S+ state=\S+ age=(\d+)s .*?\breason=(\S+)"
+    r"^(\S+) \[diagnostic\] (?:stalled|stuck) session: .*?\bsessionKey=(agent:([^:\s]+):\S+) state=\S+ age=(\d+)s .*?\breason=(\S+)"
     r"(?:.*?\bactiveTool=(\S+))?"
 )
-"""When, whose conversation, for how many seconds, why, and in which tool."""
+"""When, which conversation of whose, for how many seconds, why, and in which tool."""
+_LOOKED_AFTER = re.compile(
+    r"^(\S+) \[diagnostic\] stuck session recovery outcome: status=(\S+) .*?\bsessionKey=(agent:\S+)"
+)
+"""When, what came of ending it, and which conversation."""
+_ENDED = ("aborted", "released")
 _HANGS_SECONDS = 90
-"""OpenClaw says it anew every 30 seconds for as long as it is so."""
+"""OpenClaw says of each every 30 seconds that it hangs, or that it could not be ended."""
 
 
 def said(patient: Patient) -> Iterator[Finding]:
@@ -98,15 +103,18 @@ def refusals(lines: Sequence[str]) -> dict[str, list[float]]:
 
 
 def _hanging(gateway: Gateway, words: Sequence[str]) -> Iterator[Finding]:
-    """The agents of whose conversations OpenClaw says now that one does not go on. Whose the conversation is is not told."""
-    last = {
-        match[2]: match
-        for match in filter(None, map(_HANGS.match, words))
-        if datetime.fromisoformat(match[1]).timestamp() > time.time() - _HANGS_SECONDS
-    }
-    for agent, match in last.items():
-        told = f"for {match[3]} s, {match[4]}" + (f" in {match[5]}" if match[5] else "")
-        yield Finding("session-stalled", f"A conversation of {agent} does not go on.", told, agent)
+    """The agents of whose conversations OpenClaw says now that one does not go on. Which conversation it is is not told."""
+    hanging: dict[str, tuple[str, re.Match[str]]] = {}
+    for line in words:
+        if match := _HANGS.match(line):
+            hanging[match[2]] = (match[1], match)
+        elif (match := _LOOKED_AFTER.match(line)) and match[3] in hanging:
+            _when, first = hanging.pop(match[3])
+            hanging |= {} if match[2] in _ENDED else {match[3]: (match[1], first)}
+    for when, match in hanging.values():
+        if datetime.fromisoformat(when).timestamp() > time.time() - _HANGS_SECONDS:
+            told = f"for {match[4]} s, {match[5]}" + (f" in {match[6]}" if match[6] else "")
+            yield Finding("session-stalled", f"A conversation of {match[3]} does not go on.", told, match[3])
 
 
 def jobs(patient: Patient) -> Iterator[Finding]:

@@ -154,10 +154,11 @@ CODES: dict[str, Code] = {
         "runs` those of its runs. Once that is mended, `openclaw cron enable` has the job run again; one that nobody needs is removed "
         "by `openclaw cron rm`, as to disable it once more leaves it marked."),
     "session-stalled": Code(
-        WARNING, "A conversation does not go on",
+        WARNING, "A conversation has not gone on for minutes",
         "Who asked there waits, and so does what is asked there next; her agent's other conversations go on. OpenClaw itself ends a "
         "call that does not come back, mostly after five minutes or more.",
-        "Within the last 90 seconds OpenClaw has said of a session that it is stalled or stuck.",
+        "Within the last 90 seconds OpenClaw has said of a session that it is stalled or stuck, and has not ended what is in the way. "
+        "A tool that takes long, or waits for a person, looks the same.",
         "`journalctl -u {unit} --grep 'stalled session|stuck session'` says on what it waits: with `activeWorkKind=model_call` look at "
         "the provider, with `activeTool=` at what the tool does. If it does not end by itself, `systemctl restart {unit}` at a quiet "
         "time ends it; the question is to be asked again."),
@@ -214,7 +215,9 @@ CODES: dict[str, Code] = {
         WARNING, "Somebody changed a unit of the fleet", "Limits, paths or hardening are others than the fleet's.",
         "The last line of one of its files is not the SHA-256 of those above it. Those of the gateway and of the proxy have codes of "
         "their own.",
-        f"{SITE} --check --diff shows what is otherwise; without --check it is put right, and the unit started anew.",
+        "`ansible-playbook -i inventory/ claw.fleet.site` (of the reconciler's units `claw.fleet.reconciler`) with --check --diff shows "
+        "what is otherwise. Without them it is put right, and what runs of it is started anew. Files that an earlier version of the "
+        "fleet wrote have no such line, and get it so too.",
         explains=("unit-outdated",)),
     "unit-overridden": Code(
         WARNING, "Somebody added to a unit of the fleet", "What stands there counts more than what the fleet wrote.",

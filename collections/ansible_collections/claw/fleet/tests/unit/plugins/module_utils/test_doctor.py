@@ -289,6 +289,12 @@ STALLED = (
 )
 
 
+OUTCOME = (
+    "{when} [diagnostic] stuck session recovery outcome: status=aborted action=abort_embedded_run sessionId=0e1f "
+    "sessionKey=agent:coach-anna:openresponses-user:user-7 activeSessionId=0e1f activeWorkKind=embedded_run"
+)
+
+
 @pytest.mark.parametrize(
     ("line", "ago", "told"),
     [
@@ -302,13 +308,19 @@ STALLED = (
         ),
         (STALLED.replace("stalled session", "long-running session"), 30, None),
         ("{when} [diagnostic] stuck session recovery: sessionId=0e1f sessionKey=agent:coach-anna:main age=240s", 30, None),
+        (f"{STALLED}\n{OUTCOME}", 30, None),
+        (f"{STALLED}\n{OUTCOME.replace('aborted', 'skipped')}", 30, "for 151 s, blocked_tool_call in exec"),
+        (f"{STALLED.replace('{when}', '2026-11-27T02:40:24.996+00:00')}\n{OUTCOME.replace('aborted', 'failed')}", 30,
+         "for 151 s, blocked_tool_call in exec"),
+        (f"{OUTCOME}\n{STALLED}", 30, "for 151 s, blocked_tool_call in exec"),
+        (f"{STALLED}\n{OUTCOME.replace('user-7', 'user-8')}", 30, "for 151 s, blocked_tool_call in exec"),
     ],
 )  # fmt: skip
 def test_a_conversation_that_does_not_go_on(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, line: str, ago: float, told: str | None
 ) -> None:
     when = datetime.fromtimestamp(time.time() - ago, UTC).isoformat(timespec="milliseconds")
-    words = ["something else", line.format(when=when), line.format(when=when)]
+    words = ["something else", *line.format(when=when).splitlines() * 2]
     monkeypatch.setattr(_doctor_words, "_said", lambda _gateway: words)
     found = list(_doctor_words.said(patient(gateway, state=RUNNING)))
     assert [(one.code, one.agent, one.evidence) for one in found] == (
@@ -634,32 +646,67 @@ def test_rules_that_the_kernel_does_not_have(
         assert codes(_doctor_ways.egress(patient(gateway))) == found
 
 
-def test_units_that_somebody_changed(gateway: Gateway, tmp_path: Path) -> None:
-    place = tmp_path / "etc/systemd/system"
-    place.mkdir(parents=True)
+@pytest.fixture
+def machine(gateway: Gateway, units: dict[str, dict[str, str]], tmp_path: Path) -> Patient:
+    """A machine whose root is tmp_path."""
     asked = patient(gateway)
     asked.root = tmp_path
-    egress, added = place / "claw-egress.service", place / "claw-tunnel-watch.service.d"
-    added.mkdir()
-    (place / "multi-user.target.wants").mkdir()
-    whole = sealed("[Service]\nMemoryMax=1G\n")
-    for path in (egress, added / "gw-a.conf"):
-        path.write_text(whole)
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    return asked
+
+
+WHOLE = sealed("[Service]\nMemoryMax=1G\n")
+
+
+def test_units_that_somebody_changed(
+    machine: Patient, units: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    place = tmp_path / "etc/systemd/system"
+    egress = place / "claw-egress.service"
+    for name in ("claw-egress.service", "claw-podman@.service", "claw-reconciler.timer"):
+        (place / name).write_text(WHOLE)
     # Somebody's own, and what is switched off.
-    (place / "claw-extra.service").write_text("[Service]\n")
+    for name in ("claw-extra.service", "claw-egress-exporter.service", "claw-egress.service.bak"):
+        (place / name).write_text("[Service]\n")
     (place / "claw-tunnel.service").symlink_to("/dev/null")
-    assert list(_doctor_machine.edited_units(asked)) == []
-    for other in (whole.replace("1G", "2G"), f"{whole}Nice=5\n", "[Service]\nMemoryMax=1G\n", whole[:-9], ""):
+    assert list(_doctor_machine.edited_units(machine)) == []
+    for other in (WHOLE.replace("1G", "2G"), f"{WHOLE}Nice=5\n", "[Service]\nMemoryMax=1G\n", WHOLE[:-9], ""):
         egress.write_text(other)
-        (found,) = _doctor_machine.edited_units(asked)
-        assert (found.code, found.unit) == ("unit-edited", egress.name)
-    egress.write_text(whole)
-    (added / "gw-a.conf").write_text(whole.replace("1G", "2G"))
+        (found,) = _doctor_machine.edited_units(machine)
+        assert (found.code, found.unit) == ("unit-edited", egress.name) and "claw.fleet.site`" in found.fix
+    units["claw-egress.service"] = {"UnitFileState": "disabled", "ActiveState": "inactive"}
+    assert list(_doctor_machine.edited_units(machine)) == [], "nobody writes it any more"
+    units.clear()
+    egress.unlink()
+    (place / "claw-podman@.service").write_text("")
+    (place / "claw-reconciler.timer").write_text("")
+    engine, timer = _doctor_machine.edited_units(machine)
+    assert (engine.unit, timer.unit) == ("claw-podman@.service", "claw-reconciler.timer")
+    assert "claw.fleet.reconciler`" in timer.fix
+    other = Finding("unit-outdated", "It is so.", unit="claw-proxy.service")
+    hers = Finding("unit-outdated", "It is so.", unit="claw-reconciler.timer")
+    assert _doctor.causes([timer, other, hers]) == [timer, other], "one unit does not explain another's"
+
+
+@pytest.mark.parametrize(
+    "place", ["etc/systemd/system", "etc/systemd/system.control", "run/systemd/system.control"]
+)
+def test_units_that_somebody_added_to(machine: Patient, tmp_path: Path, place: str) -> None:
+    added = tmp_path / place / "claw-tunnel-watch.service.d"
+    added.mkdir(parents=True)
+    (tmp_path / place / "claw-extra.service.d").mkdir()
+    (tmp_path / place / "claw-extra.service.d" / "mine.conf").write_text("")
+    (added / "gw-a.conf").write_text(WHOLE)
+    assert list(_doctor_machine.edited_units(machine)) == []
+    (added / "gw-a.conf").write_text(WHOLE.replace("1G", "2G"))
     (added / "override.conf").write_text("[Service]\n")
-    assert [(found.code, found.unit) for found in _doctor_machine.edited_units(asked)] == [
-        ("unit-edited", "claw-tunnel-watch.service"),
-        ("unit-overridden", "claw-tunnel-watch.service"),
-    ]
+    assert codes(_doctor_machine.edited_units(machine)) == ["unit-edited", "unit-overridden"]
+    # That of a gateway, from before or with its last line taken away, is not to be removed.
+    known = tmp_path / "etc/claw-tunnel/gateways.d"
+    known.mkdir(parents=True)
+    (known / "gw-a.json").write_text("{}")
+    (added / "gw-a.conf").write_text("[Service]\n")
+    assert codes(_doctor_machine.edited_units(machine)) == ["unit-edited", "unit-overridden"]
 
 
 def test_sandboxes_that_do_not_reach_the_proxy(gateway: Gateway, units: dict[str, dict[str, str]]) -> None:
