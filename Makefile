@@ -113,6 +113,7 @@ own-units: $(STAMP)
 
 soak: $(STAMP) ## Every kill and race, and new examples, for hours: make soak [CLAW_SEED=N] [CLAW_SOAK_FROM=NAME:N]
 	@CLAW_SOAK=all pytest -q tests/unit tests/coachlist $(COLLECTION)/tests/unit tests/acceptance
+	@CLAW_SOAK=all CLAW_TUNNEL=whole molecule test --scenario-name tunnel
 
 bench: $(STAMP) ## What it costs, beside other ways: make bench [BENCH="--only inventory"]
 	@PYTHONPATH=src:collections:molecule/bench:. python -m benchmarks.run $(BENCH)

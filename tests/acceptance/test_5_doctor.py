@@ -26,14 +26,13 @@ from .sandboxes import CLIENTS, SITE, Sandboxes, executing
 from .test_5_bad_machine import another_clock, full
 from .test_5_rotation import refuse, sha256
 
-pytestmark = pytest.mark.fire
-
 GATEWAY, COACH = "gw-a", "coach-anna"
 CONFIG, STATE = f"/etc/claw/{GATEWAY}", f"/var/lib/claw/{GATEWAY}"
 UNIT = f"openclaw-gateway@{GATEWAY}.service"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d"
 CREDENTIALS = f"{STATE}/credentials/{COACH}/.credentials.json"
 STORE = f"{STATE}/agents/{COACH}/agent/openclaw-agent.sqlite"
+MAIN_STORE = f"{STATE}/state/openclaw.sqlite"
 GUARD = "/opt/claw/guard/*/index.mjs"
 ASIDE = "/root/doctor"
 SET = "import json, sys; path, name, value = sys.argv[1:]; config = json.load(open(path)); *names, last = name.split('.'); inner = config\nfor key in names: inner = inner[key]\ninner.pop(last, None) if value == 'null' else inner.update({last: json.loads(value)}); open(path, 'w').write(json.dumps(config, indent=2))"
@@ -268,6 +267,9 @@ FAULTS: dict[str, Fault] = {
         f"systemctl restart {UNIT}"
     ),
     "endpoint-off": Fault(stopped(config("gateway.http.endpoints.responses.enabled", "false"))),
+    "endpoint-off: of chat": Fault(
+        stopped(config("gateway.http.endpoints.chatCompletions.enabled", "false"))
+    ),
     "config-drifted": Fault(config("tools.loopDetection.enabled", "false")),
     "unit-drifted": Fault(f"sed -i 's,MemoryMax=.*,MemoryMax=9G,' {DROP_IN}/gateway.conf && systemctl daemon-reload"),
     "unit-disabled": Fault(f"systemctl disable {UNIT}"),
@@ -275,6 +277,8 @@ FAULTS: dict[str, Fault] = {
     "url-stale": Fault(registered(url="https://gone.example.com/gw-a")),
     "secret-missing": Fault(f"rm {STATE}/provider-*.key"),
     "wrong-owner": Fault(f"chmod 0755 {STATE}"),
+    "file-missing": Fault(f"rm {STATE}/workspaces/{COACH}/AGENTS.md"),
+    "file-missing: all of them": Fault(f"rm {STATE}/workspaces/{COACH}/*.md"),
     "agent-without-workspace": Fault(f"rm -rf {STATE}/workspaces/{COACH}"),
     "coach-without-agent": Fault(without_entry),
     "agent-not-served": Fault(lost_sight),
@@ -346,6 +350,11 @@ FAULTS: dict[str, Fault] = {
     "provider-refuses-key": Fault(refused_by_the_provider, taken_by_the_provider),
     "job-failing": Fault(job_that_fails, without_jobs),
     "job-given-up": Fault(job_that_failed_ten_times, without_jobs),
+    "jobs-off": Fault(stopped(config("cron", json.dumps({"enabled": False}))), stopped(config("cron", "null"))),
+    "port-taken: of the proxy": Fault(
+        f"systemctl stop claw-proxy && {SQUATTER.replace('18789', '8080')} && sleep 2 && ! systemctl start claw-proxy",
+        "systemctl stop squatter; systemctl reset-failed claw-proxy; systemctl start claw-proxy",
+    ),
     "port-taken": Fault(
         f"systemctl stop {UNIT} && {SQUATTER} && sleep 2 && systemctl start {UNIT}",
         f"systemctl stop squatter && systemctl restart {UNIT}",
@@ -374,6 +383,11 @@ FAULTS: dict[str, Fault] = {
     "store-corrupt": Fault(
         stopped(f"{kept(STORE)} && printf 'no database of anybody' | dd of={STORE} conv=notrunc status=none"),
         stopped(back(STORE)),
+    ),
+    "store-corrupt: the gateway's own": Fault(
+        f"systemctl stop {UNIT} && {kept(MAIN_STORE)} && {{ printf 'no database of anybody' | "
+        f"dd of={MAIN_STORE} conv=notrunc status=none; systemctl start {UNIT} || true; }}",
+        f"systemctl stop {UNIT} && {back(MAIN_STORE)} && systemctl start {UNIT}",
     ),
     "key-broken": Fault(f"{kept(CREDENTIALS)} && echo '{{' >{CREDENTIALS}", back(CREDENTIALS)),
     "workspace-without-agent": Fault(
@@ -453,11 +467,19 @@ SANDBOX_FAULTS: dict[str, Fault] = {
         before="systemctl kill --signal=CONT claw-egress-watch",
     ),
     "guard-missing": Fault(stopped(f"{kept(GUARD)} && echo 'throw new Error(\"damaged\")' | tee {GUARD}")),
+    "sandbox-without-engine: no client": Fault(
+        f"mkdir -p {ASIDE} && mv /usr/bin/docker {ASIDE}/", f"mv {ASIDE}/docker /usr/bin/"
+    ),
+    "sandbox-without-engine: not for the gateway": Fault(
+        "chmod 0600 /run/docker.sock", "chmod 0660 /run/docker.sock"
+    ),
     "sandbox-without-engine": Fault(
         "systemctl stop docker.socket docker.service",
         "systemctl start docker.socket docker.service",
     ),
 }
+AT_ONCE = ("proxy-down", "key-missing", "file-missing", "disk-full")
+"""Which every run of the tests tries."""
 if os.environ.get("CLAW_DEMO_ENGINE") != "none":
     FAULTS |= SANDBOX_FAULTS
 
@@ -512,9 +534,11 @@ def test_a_healthy_fleet_has_no_finding(fleet: Fleet, tmp_path: Path) -> None:
     assert fleet.files() == files
 
 
-@pytest.mark.parametrize("code", FAULTS)
-def test_it_is_named_and_mended(fleet: Fleet, tmp_path: Path, code: str) -> None:
-    fault = FAULTS[code]
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in AT_ONCE else pytest.mark.fire) for name in FAULTS]
+)
+def test_it_is_named_and_mended(fleet: Fleet, tmp_path: Path, name: str) -> None:
+    fault, code = FAULTS[name], name.partition(":")[0]
     mended = False
     try:
         fault.do(fault.make, fleet)
@@ -545,6 +569,7 @@ def test_it_is_named_and_mended(fleet: Fleet, tmp_path: Path, code: str) -> None
             look(fleet, tmp_path, "--tags", "fix")
 
 
+@pytest.mark.fire
 def test_what_is_found_is_not_mended_in_check_mode(fleet: Fleet, tmp_path: Path) -> None:
     fleet.sh("systemctl stop claw-proxy")
     play, found = look(fleet, tmp_path, "--tags", "fix", "--check")
@@ -554,6 +579,7 @@ def test_what_is_found_is_not_mended_in_check_mode(fleet: Fleet, tmp_path: Path)
     assert (codes(found), play.rc) == ([], 0), play.output
 
 
+@pytest.mark.fire
 def test_the_exit_follows_the_severity(fleet: Fleet, tmp_path: Path) -> None:
     fleet.sh(f"mkdir {STATE}/workspaces/coach-nobody")
     try:

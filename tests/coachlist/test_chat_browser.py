@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from clawbench.browser import ENTER, MISSING, SHIFT, Browser, until
 from django.conf.global_settings import PASSWORD_HASHERS
 
 from claw_fleet.coachlist import chat
 from claw_fleet.coachlist.models import Gateway
 
-from .browser import ENTER, MISSING, SHIFT, Browser, until
 from .conftest import MakeCoach, MakeGateway
 from .standin import Reply, StandIn
 from .test_ask import FIRST, LAST

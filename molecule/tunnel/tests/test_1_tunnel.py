@@ -32,6 +32,7 @@ from tunnels import (
     WATCHER,
     Questions,
     address,
+    changes,
     edge_fails,
     forget,
     hostname,
@@ -157,6 +158,46 @@ def test_an_address_that_leads_elsewhere_is_never_told(machine: Any) -> None:
     known_everywhere(machine)
 
 
+@needs_stand_in
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("http://one.tunnel.test", "is not https"),
+        ("10.0.0.7", "an address and no name"),
+        ("gateways.internal", "no name that is reached from outside"),
+    ],
+)
+def test_an_address_that_is_none_for_the_public_is_never_told(machine: Any, name: str, words: str) -> None:
+    before = {gateway: address(gateway)["url"] for gateway in GATEWAYS}
+    with edge_fails(name=name):
+        machine.check_output("systemctl restart %s", TUNNEL)
+        until(lambda: words in status(machine), seconds=20, what="the watcher's word of it")
+        assert {gateway: address(gateway)["url"] for gateway in GATEWAYS} == before
+    machine.check_output("systemctl restart %s", TUNNEL)
+    known_everywhere(machine)
+
+
+def test_the_module_tells_it_where_nobody_watches(machine: Any) -> None:
+    """As provisioning does; before, it says what it would tell."""
+    name = known_everywhere(machine)
+    machine.check_output("systemctl stop %s", WATCHER)
+    try:
+        forget()
+        words = ["playbooks/provision-coach.yml", "--limit", "gw-a", "--diff"]
+        for more in (["--check"], []):
+            assert address("gw-a")["url"] == "https://former.tunnel.test/gw-a"
+            told = play(*words, *more)
+            assert told.returncode == 0, told.stdout
+            assert "https://former.tunnel.test/gw-a" in told.stdout and f"https://{name}/gw-a" in told.stdout
+        assert address("gw-a")["url"] == f"https://{name}/gw-a"
+        told = play(*words)
+        assert changes(told.stdout) == {"0"}, told.stdout
+        nothing_left(machine)
+    finally:
+        machine.check_output("systemctl start %s", WATCHER)
+    known_everywhere(machine)
+
+
 @needs_time
 @needs_stand_in
 def test_who_stands_before_the_tunnel_lets_the_watcher_through_with_his_headers(machine: Any) -> None:
@@ -174,6 +215,19 @@ def test_who_stands_before_the_tunnel_lets_the_watcher_through_with_his_headers(
             known_everywhere(machine)
             assert headers["CF-Access-Client-Secret"] not in told.stdout
             assert machine.file("/etc/claw-tunnel/access.json").mode == 0o600
+    finally:
+        assert role({}).returncode == 0
+    known_everywhere(machine)
+
+
+@needs_time
+def test_the_watcher_goes_by_the_proxy_that_it_is_given(machine: Any) -> None:
+    # Where nobody listens, so that whoever goes by it comes nowhere.
+    environment = {"HTTPS_PROXY": "http://127.0.0.1:9"}
+    try:
+        told = role({"tunnel_environment": environment})
+        assert told.returncode == 0, told.stdout
+        until(lambda: "refused" in status(machine), seconds=60, what="the watcher's word of it")
     finally:
         assert role({}).returncode == 0
     known_everywhere(machine)
@@ -337,6 +391,7 @@ def test_long_answers_come_as_they_are_made(
         )
         assert words[-1] - words[0] >= 50
         assert pause < 5, "held back on the way"
+    assert far[0] - near[0] < 5, "held back at its beginning"
 
 
 def test_after_a_reboot_the_app_is_told(machine: Any) -> None:

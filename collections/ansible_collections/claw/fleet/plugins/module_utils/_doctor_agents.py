@@ -281,7 +281,7 @@ def _pending(patient: Patient, agent_id: str, sha256: str) -> bool:
 
 
 def files(patient: Patient) -> Iterator[Finding]:
-    """Whether somebody changed a file that is the fleet's."""
+    """Whether somebody changed or removed a file that is the fleet's. Her own she may remove herself."""
     if patient.gateway is None:
         return
     try:
@@ -293,5 +293,7 @@ def files(patient: Patient) -> Iterator[Finding]:
         for name in _FLEETS:
             path = patient.homes / "workspaces" / agent_id / name
             data = _durable.read(path, root=patient.homes) if name in written else None
-            if data is not None and hashlib.sha256(data).hexdigest() not in written[name]:
+            if name in written and data is None and path.parent.is_dir():
+                yield Finding("file-missing", f"{name} of {agent_id} is gone.", f"{path} is absent", agent_id)
+            elif data is not None and hashlib.sha256(data).hexdigest() not in written[name]:
                 yield Finding("file-conflict", f"Somebody changed {name} of {agent_id}.", str(path), agent_id)

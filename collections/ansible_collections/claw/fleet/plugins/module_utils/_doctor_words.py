@@ -19,6 +19,7 @@ from typing import Any
 from ansible_collections.claw.fleet.plugins.module_utils._coach import shown
 from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient, run, unit
 from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway
+from ansible_collections.claw.fleet.plugins.module_utils._gateway_config import ConfigFile
 
 _STUCK = "another OpenClaw process owns"
 _BACKGROUND = ("Idle shared-state database cleanup", " [plugins] ")
@@ -122,6 +123,14 @@ def jobs(patient: Patient) -> Iterator[Finding]:
     gateway = patient.gateway
     if gateway is None or not patient.token_taken:
         return
+    meant = ConfigFile(gateway, {}, [], 0).applied.get("cron") or {}
+    if gateway.rpc("cron.status").get("enabled") is False and meant.get("enabled", True):
+        yield Finding(
+            "jobs-off",
+            f"Nothing that is scheduled happens on gateway {gateway.name}.",
+            "it says that its scheduler is off",
+            unit=gateway.unit,
+        )
     for job in _jobs(gateway):
         state = job.get("state") or {}
         failed = state.get("lastRunStatus") == "error"

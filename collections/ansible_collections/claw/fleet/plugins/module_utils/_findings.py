@@ -153,6 +153,12 @@ CODES: dict[str, Code] = {
         "`openclaw cron list --all --json` as the gateway's user, in the environment of {unit}, has the last error, and `openclaw cron "
         "runs` those of its runs. Once that is mended, `openclaw cron enable` has the job run again; one that nobody needs is removed "
         "by `openclaw cron rm`, as to disable it once more leaves it marked."),
+    "jobs-off": Code(
+        ERROR, "Nothing that is scheduled happens on the gateway",
+        "No job and no heartbeat of any of its agents runs.",
+        "The running gateway says that its scheduler is off, and the config that the fleet applied last does not say so.",
+        f"Take `cron.enabled` out of the config, or `OPENCLAW_SKIP_CRON` out of what {{unit}} is started with (`systemctl cat`), and "
+        f"restart the unit at a quiet time. If it is meant to be so, say it in `gateway_config_extra` and run {SITE}."),
     "session-stalled": Code(
         WARNING, "A conversation has not gone on for minutes",
         "Who asked there waits, and so does what is asked there next; her agent's other conversations go on. OpenClaw itself ends a "
@@ -354,6 +360,12 @@ CODES: dict[str, Code] = {
         ERROR, "An agent asks the app at another address",
         "Her command line reaches nobody.", "The URL in her credentials is not `coaches_coach_api_url`.",
         f"{PROVISION} writes it anew.", (COACHES,)),
+    "file-missing": Code(
+        ERROR, "A file that is the fleet's is gone from a workspace",
+        "Her agent does not know what she is to do, or for whom. Where all of them are gone she has lost her soul and her memory too.",
+        "AGENTS.md, IDENTITY.md or USER.md is not there, although the fleet has written it.",
+        f"Restore her workspace from a backup if more is gone, and there is one. {PROVISION} writes it anew; where none of her files is "
+        "left, SOUL.md and MEMORY.md too.", (COACHES,)),
     "file-conflict": Code(
         WARNING, "Somebody changed a file that is the fleet's",
         "It is left as it is, and no longer follows its template.",

@@ -108,6 +108,11 @@ class ConfigFile:
         settled.write(self._applied_path)
         return change
 
+    @property
+    def applied(self) -> Mapping[str, Any]:
+        """What was wanted last."""
+        return self._applied().config
+
     def drift(self) -> Drift:
         """What somebody else has changed since the fleet was here; nothing where it never was."""
         applied = self._applied()

@@ -9,6 +9,7 @@ import getpass
 import hashlib
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -375,16 +376,37 @@ def test_a_job_that_fails(
 ) -> None:
     jobs = [{"name": "good", "agentId": "coach-a"}, {"name": "evening", "agentId": "coach-b", **job}]
 
-    def rpc(method: str, params: dict[str, Any]) -> dict[str, Any]:
+    def rpc(method: str, params: Any = None) -> dict[str, Any]:
+        if method == "cron.status":
+            return {"enabled": True}
         assert method == "cron.list" and params["includeDisabled"]
         offset = params["offset"]
         return {"jobs": jobs[offset : offset + 1], "hasMore": offset + 1 < len(jobs)}
 
-    monkeypatch.setattr(Gateway, "rpc", lambda _self, method, params: rpc(method, params))
+    monkeypatch.setattr(Gateway, "rpc", lambda _self, *asked: rpc(*asked))
     found = [
         (one.code, one.agent, one.evidence) for one in _doctor_words.jobs(patient(gateway, token_taken=True))
     ]
     assert found == ([(code, "coach-b", told)] if code else [])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "enabled", "found"),
+    [
+        ({}, True, []),
+        ({}, False, ["jobs-off"]),
+        ({"cron": {"enabled": True}}, False, ["jobs-off"]),
+        ({"cron": {"enabled": False}}, False, []),
+    ],
+)
+def test_a_scheduler_that_is_off(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any], enabled: bool, found: list[str]
+) -> None:
+    monkeypatch.setattr(
+        Gateway, "rpc", lambda _self, method, *_more: {"enabled": enabled} if method == "cron.status" else {}
+    )
+    monkeypatch.setattr(_doctor_words.ConfigFile, "applied", wanted)
+    assert codes(_doctor_words.jobs(patient(gateway, token_taken=True))) == found
 
 
 def test_an_openclaw_that_is_gone(gateway: Gateway) -> None:
@@ -644,6 +666,25 @@ def test_rules_that_the_kernel_does_not_have(
         program.write_text(f"#!/bin/sh\nexit {status}\n")
         program.chmod(0o755)
         assert codes(_doctor_ways.egress(patient(gateway))) == found
+
+
+def test_files_of_the_fleet(gateway: Gateway) -> None:
+    given_roster(gateway, "coach-anna")
+    place, asked = Path(gateway.state_dir) / "workspaces/coach-anna", patient(gateway)
+    written = {
+        name: [hashlib.sha256(name.encode()).hexdigest()] for name in ("AGENTS.md", "SOUL.md", "USER.md")
+    }
+    (Path(gateway.config_dir) / "manifest.json").write_text(json.dumps({"agents": {"coach-anna": written}}))
+    for name in written:
+        (place / name).write_text(name)
+    assert codes(_doctor_agents.files(asked)) == []
+    (place / "SOUL.md").unlink()
+    assert codes(_doctor_agents.files(asked)) == [], "what is hers she may take away"
+    (place / "USER.md").unlink()
+    (place / "AGENTS.md").write_text("mine")
+    assert codes(_doctor_agents.files(asked)) == ["file-conflict", "file-missing"]
+    shutil.rmtree(place)
+    assert codes(_doctor_agents.files(asked)) == [], "that is told of the directory"
 
 
 @pytest.fixture
