@@ -233,7 +233,6 @@ def test_the_watcher_goes_by_the_proxy_that_it_is_given(machine: Any) -> None:
     known_everywhere(machine)
 
 
-@needs_time
 def test_a_token_that_somebody_revoked_is_told_and_replaced_by_the_role(machine: Any) -> None:
     former = machine.check_output("cat /etc/claw-tunnel/token")
     digest = hashlib.sha256(former.strip().encode()).hexdigest()

@@ -26,8 +26,6 @@ from tunnels import (
     status,
 )
 
-pytestmark = needs_time
-
 
 @needs_stand_in
 @pytest.mark.parametrize(
@@ -51,6 +49,7 @@ def test_what_cannot_be_meant_changes_nothing(machine: Any, given: dict[str, Any
     assert (hostname(machine), address("gw-a")["url"]) == before
 
 
+@needs_time
 @needs_stand_in
 def test_a_tunnel_that_does_not_start_is_told_with_its_own_words(machine: Any) -> None:
     machine.check_output("systemd-run --unit=squatter python3 -m http.server 20299 --bind 127.0.0.1")
@@ -67,6 +66,7 @@ def test_a_tunnel_that_does_not_start_is_told_with_its_own_words(machine: Any) -
     assert before != address("gw-a")["url"]
 
 
+@needs_time
 @needs_stand_in
 def test_an_edge_that_is_away_leaves_what_the_watcher_knows(machine: Any) -> None:
     known = "cat /etc/claw-tunnel/tunnel.json /etc/claw-tunnel/gateways.d/* /etc/systemd/system/claw-tunnel*.service"
@@ -81,6 +81,7 @@ def test_an_edge_that_is_away_leaves_what_the_watcher_knows(machine: Any) -> Non
     known_everywhere(machine, 120)
 
 
+@needs_time
 @needs_stand_in
 def test_cloudflared_comes_from_a_mirror(machine: Any) -> None:
     """By its URL: another version is fetched by its checksum, and one with another checksum is not taken."""
@@ -113,6 +114,7 @@ def test_cloudflared_comes_from_a_mirror(machine: Any) -> None:
     known_everywhere(machine, 60)
 
 
+@needs_time
 @needs_stand_in
 def test_a_tunnel_of_ones_own(machine: Any, rows: dict[str, dict[str, Any]]) -> None:
     """One with a name, an address of its own for each gateway, and DNS that leads there."""

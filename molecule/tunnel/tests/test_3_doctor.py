@@ -20,8 +20,6 @@ from tunnels import (
     play,
 )
 
-pytestmark = needs_time
-
 
 def look(place: Path, *words: str) -> tuple[list[str], str]:
     """The codes of what is found, and what the play says."""
@@ -63,6 +61,7 @@ MENDED: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@needs_time
 @pytest.mark.parametrize("code", MENDED)
 def test_it_is_named_and_mended(machine: Any, tmp_path: Path, code: str) -> None:
     MENDED[code](machine)
@@ -73,6 +72,7 @@ def test_it_is_named_and_mended(machine: Any, tmp_path: Path, code: str) -> None
     known_everywhere(machine)
 
 
+@needs_time
 def test_an_address_that_is_told_to_nobody(machine: Any, tmp_path: Path) -> None:
     stopped_watcher_and_another_address(machine)
     try:
@@ -86,6 +86,7 @@ def test_an_address_that_is_told_to_nobody(machine: Any, tmp_path: Path) -> None
     assert found == [], output
 
 
+@needs_time
 def test_a_file_of_the_watchers_that_somebody_changed(machine: Any, tmp_path: Path) -> None:
     # Of the gateway that is not the machine's first.
     path = f"/etc/systemd/system/{WATCHER}.d/{GATEWAYS[-1]}.conf"
@@ -100,6 +101,7 @@ def test_a_file_of_the_watchers_that_somebody_changed(machine: Any, tmp_path: Pa
     assert found == [], output
 
 
+@needs_time
 @needs_stand_in
 def test_a_tunnel_that_leads_to_somebody_else(machine: Any, tmp_path: Path) -> None:
     with edge_fails(pages="stranger"):
@@ -112,6 +114,7 @@ def test_a_tunnel_that_leads_to_somebody_else(machine: Any, tmp_path: Path) -> N
     assert found == [], output
 
 
+@needs_time
 @needs_stand_in
 def test_a_tunnel_that_never_registers(machine: Any, tmp_path: Path) -> None:
     with edge_fails(registers="never"):
