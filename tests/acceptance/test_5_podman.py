@@ -107,14 +107,20 @@ class Podman(Fleet):
         return line.split(" inet ")[1].split("/")[0]
 
 
+def client_of(coach: str) -> str:
+    return f"A client of {coach}"
+
+
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Podman]:
-    """Two gateways, three coaches, each with a sandbox."""
+    """Two gateways, three coaches, each with a client of her own and a sandbox."""
     fleet = Podman(STATE)
     done = fleet.make("up")
     try:
         assert done.returncode == 0, done.stdout + done.stderr
         for coach in COACHES:
+            client = f"clients.get_or_create(name={client_of(coach)!r})"
+            fleet.orm(f"CompanionProfile.objects.get(agent_id={coach!r}).{client}")
             fleet.execute(coach, CLIENTS)
         yield fleet
     finally:
@@ -123,12 +129,9 @@ def fleet() -> Iterator[Podman]:
 
 
 def test_each_agent_executes_her_command_and_reaches_the_app(fleet: Podman) -> None:
-    for coach in COACHES:
-        name = f"A client of {coach}"
-        fleet.orm(f"CompanionProfile.objects.get(agent_id={coach!r}).clients.get_or_create(name={name!r})")
     told = {coach: fleet.execute(coach, CLIENTS) for coach in COACHES}
     for coach in COACHES:
-        assert [other for other in COACHES if f"A client of {other}" in told[coach]] == [coach]
+        assert [other for other in COACHES if client_of(other) in told[coach]] == [coach]
         assert fleet.execute(coach, "journeyloop --help").startswith("Usage: journeyloop")
     assert "Only `journeyloop` can be executed here" in fleet.execute(ANNA, "id -u")
 
@@ -139,7 +142,7 @@ def test_a_cron_job_runs_in_its_agents_sandbox(fleet: Podman) -> None:
         gateway = fleet.row(coach)["gateway"]
         before = fleet.containers(gateway)
         with job(fleet, gateway, coach, executing(CLIENTS)) as told:
-            assert f"A client of {coach}" in told
+            assert client_of(coach) in told
         assert {one["Id"] for one in fleet.containers(gateway).values()} == {
             one["Id"] for one in before.values()
         }
@@ -148,7 +151,7 @@ def test_a_cron_job_runs_in_its_agents_sandbox(fleet: Podman) -> None:
 def test_a_heartbeat_and_a_sub_agent_run_in_their_agents_sandbox(fleet: Podman) -> None:
     for way in (heartbeat(fleet, ANNA, "Anna", CLIENTS), sub_agent(fleet, ANNA, CLIENTS)):
         with way as told:
-            assert f"A client of {ANNA}" in told
+            assert client_of(ANNA) in told
     assert fleet.machine.run("command -v journeyloop").rc != 0, "there is none outside of sandboxes"
 
 
@@ -183,7 +186,7 @@ def test_a_new_key_reaches_a_sandbox_that_runs(fleet: Podman) -> None:
     play = fleet.provision(None, rotate=ANNA)
     assert play.rc == 0, play.output
     assert fleet.credentials(ANNA)["api_key"] != old
-    assert f"A client of {ANNA}" in fleet.execute(ANNA, CLIENTS)
+    assert client_of(ANNA) in fleet.execute(ANNA, CLIENTS)
     assert fleet.containers("gw-a")[ANNA]["Id"] == before
 
 
@@ -466,7 +469,7 @@ def test_after_a_reboot_all_is_refused(fleet: Podman, request: pytest.FixtureReq
 def _sees_her_client(fleet: Podman, coach: str) -> bool:
     """Which nobody does while her gateway is not up yet."""
     reply = fleet.ask(coach, executing(CLIENTS), "tools")
-    return reply.status == 200 and f"A client of {coach}" in said(reply)
+    return reply.status == 200 and client_of(coach) in said(reply)
 
 
 @needs_limits

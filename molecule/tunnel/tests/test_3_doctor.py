@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from tunnels import (
     GATEWAYS,
+    PLAYS,
     TUNNEL,
     WATCHER,
     edge_fails,
@@ -20,17 +20,7 @@ from tunnels import (
     play,
 )
 
-
-def look(place: Path, *words: str) -> tuple[list[str], str]:
-    """The codes of what is found, and what the play says."""
-    report = place / "report.json"
-    report.unlink(missing_ok=True)
-    given = {"doctor_report": str(report), "doctor_fail_on": "note", "doctor_ready_timeout": 240}
-    told = play("playbooks/fleet-doctor.yml", *words, "--extra-vars", json.dumps(given))
-    assert report.exists(), told.stdout
-    found = sorted({finding["code"] for finding in json.loads(report.read_text())["findings"]})
-    assert (told.returncode != 0) == bool(found)
-    return found, told.stdout
+look = PLAYS.doctor
 
 
 def test_a_healthy_fleet_has_no_finding(machine: Any, tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ from clawbench import tunnel
 from clawbench.coachlist import API, CoachList
 from clawbench.hosts import Bench
 from clawbench.inventory import MACHINE
+from clawbench.plays import ROOT, Plays
 from clawbench.shell import until
 
-ROOT = Path(__file__).resolve().parents[3]
 STATE = Path(os.environ["CLAW_DEMO_STATE"])
 BENCH = Bench.of(STATE)
 COACH_LIST = CoachList(STATE)
+PLAYS = Plays([ROOT / "inventories/demo/hosts.yml", STATE / "inventory"])
 GATEWAYS = ("gw-a", "gw-b")
 WATCHER, TUNNEL = "claw-tunnel-watch.service", "claw-tunnel.service"
 HEALED_SECONDS = 15
@@ -195,15 +196,7 @@ def forget() -> None:
 
 def play(*words: str) -> subprocess.CompletedProcess[str]:
     """A play with the scenario's inventories."""
-    inventories = [ROOT / "inventories/demo/hosts.yml", STATE / "inventory"]
-    return subprocess.run(
-        ["ansible-playbook", *(f"--inventory={place}" for place in inventories), *words],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        check=False,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-    )
+    return PLAYS.run(*words)
 
 
 def changes(said: str) -> set[str]:
