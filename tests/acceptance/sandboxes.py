@@ -249,4 +249,16 @@ def sub_agent(fleet: Fleet, agent_id: str, line: str) -> Iterator[str]:
     tools = ["edit", "exec", "ls", "read", "sessions_spawn", "write"]
     with otherwise(fleet, fleet.row(agent_id)["gateway"], sandbox_tools=tools):
         assert "accepted" in said(fleet.ask(agent_id, f"tool:tool_call {json.dumps(call)}", "spawning"))
-        yield told_by_tool(fleet, task, before, lambda one: one["user"].startswith("[Subagent Context]"))
+        # What else it is told comes behind that.
+        (told, *_more) = until(
+            "the sub-agent to be told of it",
+            lambda: [
+                message["content"]
+                for request in fleet.heard(task, after=before)
+                if request["user"].startswith("[Subagent Context]")
+                for message in request["messages"]
+                if message["role"] == "tool"
+            ],
+            120,
+        )
+        yield str(told)

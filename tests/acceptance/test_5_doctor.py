@@ -352,7 +352,8 @@ FAULTS: dict[str, Fault] = {
     "job-given-up": Fault(job_that_failed_ten_times, without_jobs),
     "jobs-off": Fault(stopped(config("cron", json.dumps({"enabled": False}))), stopped(config("cron", "null"))),
     "port-taken: of the proxy": Fault(
-        f"systemctl stop claw-proxy && {SQUATTER.replace('18789', '8080')} && sleep 2 && ! systemctl start claw-proxy",
+        f"systemctl stop claw-proxy && {SQUATTER.replace('18789', '8080')} && sleep 2 && "
+        "{ systemctl start claw-proxy || true; }",
         "systemctl stop squatter; systemctl reset-failed claw-proxy; systemctl start claw-proxy",
     ),
     "port-taken": Fault(

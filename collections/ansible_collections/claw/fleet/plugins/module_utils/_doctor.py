@@ -48,6 +48,8 @@ _SHOWN = 400
 _COMMAND_SECONDS = 60
 _POLL_SECONDS = 0.5
 _STARTS = 3
+_STEADY_SECONDS = 5
+"""After which one that cannot do its work has mostly ended; nginx tries for half of that to have its port."""
 
 
 class Finding(NamedTuple):
@@ -186,7 +188,7 @@ def unit(name: str, *properties: str) -> dict[str, str]:
 
 def stopped(name: str, code: str, what: str) -> Iterable[Finding]:
     """The finding about a unit that is there and does not run, does not come up with the machine, or runs with former files."""
-    found = unit(name, "Type", "FragmentPath", "DropInPaths", "NeedDaemonReload", "ActiveEnterTimestamp")
+    found = _steady(name)
     if found["LoadState"] in ("not-found", "masked", ""):
         return
     # One that ends at every start is never failed for good; one that waits for others for too long is told by its own look.
@@ -203,6 +205,25 @@ def stopped(name: str, code: str, what: str) -> Iterable[Finding]:
         yield Finding("unit-outdated", sentence, f"{name}: {newer}", unit=name)
 
 
+def _steady(name: str) -> dict[str, str]:
+    """What a unit is. One that systemd has just started again is what it is some seconds later: many end only then."""
+    deadline = time.monotonic() + 2 * _STEADY_SECONDS
+    while True:
+        found = unit(
+            name,
+            *("Type", "FragmentPath", "DropInPaths", "NeedDaemonReload", "ActiveEnterTimestamp", "NRestarts"),
+        )
+        again = found["ActiveState"] == "active" and int(found.get("NRestarts") or 0) > 0
+        if not again or time.time() - _since(found) >= _STEADY_SECONDS or time.monotonic() >= deadline:
+            return found
+        time.sleep(_POLL_SECONDS)
+
+
+def _since(found: Mapping[str, str]) -> int:
+    """When it was started, in whole seconds since the epoch; 0 if that is not known."""
+    return int(found.get("ActiveEnterTimestamp", "").removeprefix("@") or 0)
+
+
 def _newer_files(found: Mapping[str, str]) -> str:
     """Which of a running unit's files are newer than its start, in words; "" if none is."""
     if found.get("Type") == "oneshot":
@@ -210,8 +231,7 @@ def _newer_files(found: Mapping[str, str]) -> str:
         return ""
     if found.get("NeedDaemonReload") == "yes":
         return "systemd has not read its files as they are"
-    # In whole seconds.
-    since = int(found.get("ActiveEnterTimestamp", "").removeprefix("@") or 0)
+    since = _since(found)
     newer = []
     for path in f"{found.get('FragmentPath', '')} {found.get('DropInPaths', '')}".split():
         with suppress(OSError):

@@ -805,6 +805,25 @@ def test_a_unit_that_ends_at_every_start_does_not_run(
     assert codes(_doctor_ways.tunnel(patient(gateway))) == []
 
 
+def test_a_unit_that_was_just_started_again_is_looked_at_until_it_is_steady(
+    gateway: Gateway, units: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = {"ActiveState": "active", "NRestarts": "7", "ActiveEnterTimestamp": f"@{int(time.time())}"}
+    units["claw-tunnel.service"] = started
+
+    def ends(_seconds: float) -> None:
+        units["claw-tunnel.service"] = started | {
+            "ActiveState": "activating",
+            "SubState": "auto-restart",
+            "Result": "exit-code",
+        }
+
+    monkeypatch.setattr(_doctor.time, "sleep", ends)
+    assert codes(_doctor_ways.tunnel(patient(gateway))) == ["tunnel-down"]
+    units["claw-tunnel.service"] = started | {"ActiveEnterTimestamp": f"@{int(time.time()) - 60}"}
+    assert codes(_doctor_ways.tunnel(patient(gateway))) == [], "that was long ago"
+
+
 def test_where_the_tunnel_leads(
     gateway: Gateway, way: Path, units: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
