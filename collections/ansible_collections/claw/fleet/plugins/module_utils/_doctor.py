@@ -10,6 +10,7 @@ Each check stands for itself: what it cannot look at is a finding too, and stops
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -206,15 +207,12 @@ def stopped(name: str, code: str, what: str) -> Iterable[Finding]:
 
 
 def _steady(name: str) -> dict[str, str]:
-    """What a unit is. One that systemd has just started again is what it is some seconds later: many end only then."""
+    """What a unit is. One that was just started is what it is some seconds later: many end only then."""
     deadline = time.monotonic() + 2 * _STEADY_SECONDS
     while True:
-        found = unit(
-            name,
-            *("Type", "FragmentPath", "DropInPaths", "NeedDaemonReload", "ActiveEnterTimestamp", "NRestarts"),
-        )
-        again = found["ActiveState"] == "active" and int(found.get("NRestarts") or 0) > 0
-        if not again or time.time() - _since(found) >= _STEADY_SECONDS or time.monotonic() >= deadline:
+        found = unit(name, "Type", "FragmentPath", "DropInPaths", "NeedDaemonReload", "ActiveEnterTimestamp")
+        young = found["ActiveState"] == "active" and time.time() - _since(found) < _STEADY_SECONDS
+        if not young or time.monotonic() >= deadline:
             return found
         time.sleep(_POLL_SECONDS)
 
@@ -268,15 +266,20 @@ def plain(url: object) -> str:
 def causes(found: Iterable[Finding]) -> list[Finding]:
     """Without those that are seen because of another one, and without repetitions. One unit does not explain another's."""
     found = list(dict.fromkeys(found))
-    explained = {(code, finding.unit) for finding in found for code in CODES[finding.code].explains}
+    explained = {(code, _kind(finding.unit)) for finding in found for code in CODES[finding.code].explains}
     return [
         finding
         for finding in found
         if not any(
-            code == finding.code and ("" in (unit, finding.unit) or unit == finding.unit)
+            code == finding.code and ("" in (unit, finding.unit) or unit == _kind(finding.unit))
             for code, unit in explained
         )
     ]
+
+
+def _kind(name: str) -> str:
+    """A unit, or what it is an instance of."""
+    return re.sub("@[^.]*", "@", name)
 
 
 def told(finding: Finding, gateway: str) -> dict[str, Any]:
