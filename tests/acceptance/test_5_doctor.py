@@ -387,7 +387,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "store-corrupt: the gateway's own": Fault(
         f"systemctl stop {UNIT} && {kept(MAIN_STORE)} && {{ printf 'no database of anybody' | "
-        f"dd of={MAIN_STORE} conv=notrunc status=none; systemctl start {UNIT} || true; }}",
+        f"dd of={MAIN_STORE} conv=notrunc status=none; systemctl start --no-block {UNIT}; }}",
         f"systemctl stop {UNIT} && {back(MAIN_STORE)} && systemctl start {UNIT}",
     ),
     "key-broken": Fault(f"{kept(CREDENTIALS)} && echo '{{' >{CREDENTIALS}", back(CREDENTIALS)),

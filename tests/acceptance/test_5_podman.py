@@ -175,6 +175,12 @@ def test_the_doctor_knows_a_rootless_engine(fleet: Podman, tmp_path: Path) -> No
     assert codes() == []
     own = limits()
     fleet.sh(f"sed -i 's/^MemoryMax=.*/MemoryMax=9G/' {template} && systemctl daemon-reload")
+    # Until they are started anew, it is told of each engine that it runs with other files.
+    assert codes() == ["unit-edited", "unit-outdated"]
+    names = " ".join(
+        f"{unit}@{name}" for unit in ("claw-podman", "claw-sandbox-workspaces") for name in GATEWAYS
+    )
+    fleet.sh(f"systemctl restart {names}")
     assert limits() == {str(9 * 2**30)}
     assert codes() == ["unit-edited"]
     fleet.done(SITE)

@@ -303,7 +303,7 @@ CODES: dict[str, Code] = {
         "An agent has lost what she was told, or the gateway what it keeps of all of them.",
         "A file is no database any more, or SQLite finds the gateway's own (quick_check) or the head of an agent's damaged.",
         "Stop {unit}, restore the file from a backup, start it. Without one move it away: what was in it is lost.",
-        explains=AWAY),
+        explains=(*AWAY, "gateway-start-timed-out", "gateway-refused-config")),
     "agent-without-workspace": Code(
         ERROR, "An agent has no directory",
         "She forgets what she knew, or does not answer.",
