@@ -257,6 +257,9 @@ GREEDY = (
 """A process among the gateway's that takes more than all of them may have: the kernel ends it."""
 SQUATTER = "systemd-run --quiet --collect --unit=squatter --property=User=nobody python3 -m http.server 18789 --bind 127.0.0.1"
 
+LOCAL = {"baseUrl": "http://localhost:18099/v1", "api": "openai-completions", "models": []}
+"""A provider of models that runs on the machine itself."""
+
 FAULTS: dict[str, Fault] = {
     # Which the doctor mends
     "gateway-down": Fault(f"systemctl stop {UNIT}"),
@@ -324,6 +327,12 @@ FAULTS: dict[str, Fault] = {
     "dns-drops-ipv6": nameserver("deaf"),
     "localhost-is-ipv6": Fault(
         f"{kept('/etc/hosts')} && echo '::1 localhost' >/etc/hosts", f"cat {ASIDE}/kept >/etc/hosts"
+    ),
+    "localhost-is-ipv6: for who listens elsewhere": Fault(
+        "sysctl -q -w net.ipv6.conf.lo.disable_ipv6=0 && "
+        "systemd-run --quiet --collect --unit=local python3 -m http.server 18099 --bind 127.0.0.1 && "
+        + config("models.providers.local", json.dumps(LOCAL)),
+        f"sysctl -q -w net.ipv6.conf.lo.disable_ipv6=1; systemctl stop local; {config('models.providers.local', 'null')}",
     ),
     "reconciler-failed": Fault(
         f"{RECONCILER} systemctl start claw-reconciler.timer; ! systemctl start claw-reconciler.service", NO_RECONCILER
