@@ -282,9 +282,16 @@ def test_a_token_that_was_changed_is_read_anew(machine: Any) -> None:
 
 
 def test_ten_restarts_in_a_row_end_on_the_last_address(machine: Any) -> None:
+    log, before = STATE / "gunicorn.log", f'"PUT {API}/internal/gateways/gw-a/address/'
+    told = log.read_text().count(before)
     for _each in range(10):
         machine.check_output("systemctl restart %s", TUNNEL)
+        # Long enough to be seen each time, and to be told.
+        time.sleep(2)
     known_everywhere(machine)
+    told = log.read_text().count(before) - told
+    print(f"the app was told {told} times of ten")
+    assert 0 < told < 10, "it is not told of every one"
 
 
 def test_a_watcher_that_is_killed_at_any_moment_has_it_told_in_the_end(machine: Any) -> None:
