@@ -77,10 +77,7 @@ class Sandboxes:
 
     def furnish(self, agent_id: str) -> None:
         """Have a coach with a client of a name of its own, and a sandbox of her agent's."""
-        name = f"A client of {agent_id}"
-        self.fleet.orm(
-            f"CompanionProfile.objects.get(agent_id={agent_id!r}).clients.get_or_create(name={name!r})"
-        )
+        given_a_client(self.fleet, agent_id)
         self.clients(agent_id)
 
     def execute(self, agent_id: str, line: str, session: str = "tools") -> str:
@@ -155,6 +152,17 @@ class Sandboxes:
         file = place / "openapi.json"
         file.write_text(json.dumps(document))
         return file
+
+
+def client_of(agent_id: str) -> str:
+    """The name of a client whom nobody but her coach has."""
+    return f"A client of {agent_id}"
+
+
+def given_a_client(fleet: Fleet, agent_id: str) -> None:
+    """Have her coach have this client."""
+    client = f"clients.get_or_create(name={client_of(agent_id)!r})"
+    fleet.orm(f"CompanionProfile.objects.get(agent_id={agent_id!r}).{client}")
 
 
 def executing(line: str) -> str:

@@ -17,7 +17,19 @@ from clawbench import surroundings
 
 from .conftest import KEEP
 from .fleet import ROOT, Fleet, Play, until
-from .sandboxes import CLIENTS, REBUILD, SITE, Sandboxes, executing, heartbeat, job, said, sub_agent
+from .sandboxes import (
+    CLIENTS,
+    REBUILD,
+    SITE,
+    Sandboxes,
+    client_of,
+    executing,
+    given_a_client,
+    heartbeat,
+    job,
+    said,
+    sub_agent,
+)
 
 pytestmark = [
     pytest.mark.fire,
@@ -107,10 +119,6 @@ class Podman(Fleet):
         return line.split(" inet ")[1].split("/")[0]
 
 
-def client_of(coach: str) -> str:
-    return f"A client of {coach}"
-
-
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Podman]:
     """Two gateways, three coaches, each with a client of her own and a sandbox."""
@@ -119,8 +127,7 @@ def fleet() -> Iterator[Podman]:
     try:
         assert done.returncode == 0, done.stdout + done.stderr
         for coach in COACHES:
-            client = f"clients.get_or_create(name={client_of(coach)!r})"
-            fleet.orm(f"CompanionProfile.objects.get(agent_id={coach!r}).{client}")
+            given_a_client(fleet, coach)
             fleet.execute(coach, CLIENTS)
         yield fleet
     finally:

@@ -8,8 +8,8 @@ The names given are those of quick tunnels, each new one getting another; the be
     8081  tests: GET / for what is registered and since when, PUT / for what shall go wrong, PUT /tunnels for named ones,
           and of Cloudflare's API /client/v4/zones/ZONE/dns_records.
 
-What can go wrong: {"registers": "never"}; {"name": TEXT}, which is given to a new tunnel for a name; {"pages": "stranger"}; {"access": {HEADER: VALUE, ...}}, without which nobody gets
-through, as with Cloudflare Access; {"dns": "refused"}.
+What can go wrong: {"registers": "never"}; {"name": TEXT}, which a new tunnel is given for a name; {"pages": "stranger"};
+{"access": {HEADER: VALUE, ...}}, without which nobody gets through, as with Cloudflare Access; {"dns": "refused"}.
 
 It proves nothing of Cloudflare's own network: no names that take their time to be known, no caching, no limits, no HTTP/2.
 """

@@ -217,28 +217,24 @@ def failed_units(patient: Patient) -> Iterator[Finding]:
 def edited_units(patient: Patient) -> Iterator[Finding]:
     """Whether the files of the fleet's units are as they were written."""
     for path in sorted((patient.root / _UNITS).glob("claw-*")):
-        if (
-            _SEALED.fullmatch(path.name)
-            and path.is_file()
-            and not _whole(path)
-            and not _switched_off(path.name)
-        ):
+        if not (_SEALED.fullmatch(path.name) and path.is_file()):
+            continue
+        if not _seal.is_whole(path.read_text("utf-8", "replace")) and not _switched_off(path.name):
             yield _edited(path.name, path)
     for path in sorted(path for place in _ADDED for path in (patient.root / place).glob("claw-*.d/*.conf")):
         name = path.parent.name.removesuffix(".d")
-        # One gateway's token, for the watcher of all: without it nobody is told where that one is.
-        ours = (
-            patient.root / _TUNNELED / f"{path.stem}.json"
-        ).exists() and name == "claw-tunnel-watch.service"
-        if _SEALED.fullmatch(name) and not _whole(path):
-            if ours or _seal.is_sealed(path.read_text("utf-8", "replace")):
-                yield _edited(name, path)
-            else:
-                yield Finding("unit-overridden", f"Somebody added to {name}.", str(path), unit=name)
+        if not _SEALED.fullmatch(name):
+            continue
+        text = path.read_text("utf-8", "replace")
+        if not _seal.is_sealed(text) and not _of_a_gateway(patient, name, path):
+            yield Finding("unit-overridden", f"Somebody added to {name}.", str(path), unit=name)
+        elif not _seal.is_whole(text):
+            yield _edited(name, path)
 
 
-def _whole(path: Path) -> bool:
-    return _seal.is_whole(path.read_text("utf-8", "replace"))
+def _of_a_gateway(patient: Patient, name: str, path: Path) -> bool:
+    """Whether it is how the watcher is given a gateway's token: without it nobody is told where that one is."""
+    return name == "claw-tunnel-watch.service" and (patient.root / _TUNNELED / f"{path.stem}.json").exists()
 
 
 def _switched_off(name: str) -> bool:

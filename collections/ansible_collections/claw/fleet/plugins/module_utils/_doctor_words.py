@@ -55,7 +55,7 @@ def said(patient: Patient) -> Iterator[Finding]:
         sentence = f"Gateway {gateway.name}'s own lock is left taken."
         yield Finding("gateway-stuck", sentence, f"{len(lines)} times within an hour: {lines[-1]}")
     yield from _refused_keys(gateway, words)
-    yield from _hanging(gateway, words)
+    yield from _hanging(words)
     killed = _killed(patient.state.pid, patient.root)
     if killed:
         sentence = f"The kernel has ended processes of gateway {gateway.name} for want of memory."
@@ -103,7 +103,7 @@ def refusals(lines: Sequence[str]) -> dict[str, list[float]]:
     return found
 
 
-def _hanging(gateway: Gateway, words: Sequence[str]) -> Iterator[Finding]:
+def _hanging(words: Sequence[str]) -> Iterator[Finding]:
     """The agents of whose conversations OpenClaw says now that one does not go on. Which conversation it is is not told."""
     hanging: dict[str, tuple[str, re.Match[str]]] = {}
     for line in words:
@@ -111,7 +111,8 @@ def _hanging(gateway: Gateway, words: Sequence[str]) -> Iterator[Finding]:
             hanging[match[2]] = (match[1], match)
         elif (match := _LOOKED_AFTER.match(line)) and match[3] in hanging:
             _when, first = hanging.pop(match[3])
-            hanging |= {} if match[2] in _ENDED else {match[3]: (match[1], first)}
+            if match[2] not in _ENDED:
+                hanging[match[3]] = (match[1], first)
     for when, match in hanging.values():
         if datetime.fromisoformat(when).timestamp() > time.time() - _HANGS_SECONDS:
             told = f"for {match[4]} s, {match[5]}" + (f" in {match[6]}" if match[6] else "")
@@ -133,11 +134,11 @@ def jobs(patient: Patient) -> Iterator[Finding]:
         )
     for job in _jobs(gateway):
         state = job.get("state") or {}
-        failed = state.get("lastRunStatus") == "error"
+        enabled, failed = job.get("enabled", True), state.get("lastRunStatus") == "error"
         given_up = state.get("autoDisabled") or (failed and (job.get("schedule") or {}).get("kind") == "at")
-        if job.get("enabled", True) and failed:
+        if enabled and failed:
             code, how = "job-failing", "fails"
-        elif not job.get("enabled", True) and given_up:
+        elif not enabled and given_up:
             code, how = "job-given-up", "does not run any more"
         else:
             continue
