@@ -33,6 +33,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 CGROUP_PARENT = "clawbench"
 USER = "operator"
 PROVIDER_PORT = 18080
+SANDBOXES = ipaddress.IPv4Network("172.29.240.0/22")
+"""`egress_subnet` as the role has it by itself."""
 PROVIDER = Path(__file__).resolve().parents[1] / "provider" / "provider.py"
 # For an engine within a host: it writes to /proc/sys, mounts a /proc of its own, and needs for its layers another file
 # system than the host's, which is layers itself. As /proc/sys is the kernel's own then, a host applies none of Debian's
@@ -184,6 +186,18 @@ def _keypair(bench: Bench) -> None:
 def _network(bench: Bench, *, ipv6: bool) -> bool:
     if docker("network", "ls", "--quiet", "--filter", f"name=^{bench.network}$"):
         return False
+    _create_network(bench, bench.network, ipv6=ipv6)
+    if _is_among_sandboxes(bench.network):
+        # While another network has that place, or the one after it, the engine gives a third one.
+        aside = f"{bench.network}-aside"
+        docker("network", "rm", bench.network, why="remove a network where sandboxes are")
+        _create_network(bench, aside, ipv6=False)
+        _create_network(bench, bench.network, ipv6=ipv6)
+        docker("network", "rm", aside, why="remove a network that was in the way")
+    return True
+
+
+def _create_network(bench: Bench, name: str, *, ipv6: bool) -> None:
     # Unique local addresses, of the bench's own.
     prefix = int.from_bytes(b"\xfd" + hashlib.sha256(bench.name.encode()).digest()[:7], "big") << 64
     docker(
@@ -192,10 +206,16 @@ def _network(bench: Bench, *, ipv6: bool) -> bool:
         "--label",
         f"{LABEL}={bench.name}",
         *(["--ipv6", f"--subnet={ipaddress.IPv6Network((prefix, 64))}"] if ipv6 else []),
-        bench.network,
+        name,
         why="create the bench's network",
     )
-    return True
+
+
+def _is_among_sandboxes(name: str) -> bool:
+    """Whether the hosts would reach each other where the fleet has its sandboxes, which the role egress refuses."""
+    subnets = docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", name)
+    networks = [ipaddress.ip_network(subnet) for subnet in subnets.split()]
+    return any(network.version == SANDBOXES.version and network.overlaps(SANDBOXES) for network in networks)
 
 
 def _state_of(container: str) -> str:
