@@ -307,8 +307,9 @@ class Fleet:
             if "=" in line and not line.startswith("#")
         )
         found = {name: settings[name] for name in ("COACHLIST_SERVICE_TOKENS", "COACHLIST_ENCRYPTION_KEYS")}
+        # Of the keys those that the fleet puts there: OpenClaw's own are random bytes, and no lines of text.
         lines = self.sh(
-            'cd /var/lib/claw && grep -rH . */token */*.key; grep -rHo \'"api_key": *"[^"]*\' */credentials'
+            'cd /var/lib/claw && grep -H . */token */provider-*.key; grep -rHo \'"api_key": *"[^"]*\' */credentials'
         )
         for line in lines.splitlines():
             where, _colon, value = line.partition(":")
