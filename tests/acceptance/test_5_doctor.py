@@ -283,6 +283,7 @@ FAULTS: dict[str, Fault] = {
     "file-missing": Fault(f"rm {STATE}/workspaces/{COACH}/AGENTS.md"),
     "file-missing: all of them": Fault(f"rm {STATE}/workspaces/{COACH}/*.md"),
     "agent-without-workspace": Fault(f"rm -rf {STATE}/workspaces/{COACH}"),
+    "agent-without-workspace: agentDir": Fault(f"rm -rf {STATE}/agents/{COACH}/agent"),
     "coach-without-agent": Fault(without_entry),
     "agent-not-served": Fault(lost_sight),
     "coach-waiting": Fault(django("generation=99")),

@@ -31,6 +31,8 @@ GONE = b"HTTP/1.1 530 \r\nContent-Type: text/plain\r\nContent-Length: 16\r\nConn
 STRANGER = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 7\r\nConnection: close\r\n\r\nWelcome"
 )
+ONE_OF_A_NAME = ("A", "AAAA", "CNAME")
+"""Records of which a name that has one gets no other, as far as the tests go."""
 NOBODY = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 PATIENCE_SECONDS = 5
 
@@ -149,6 +151,13 @@ class Edge:
                 }
             if method == "DELETE":
                 return HTTPStatus.OK, {"success": bool(self.records.pop(rest.strip("/"), None))}
+            names = [one["name"] for one in self.records.values() if one["type"] in ONE_OF_A_NAME]
+            if method == "POST" and body["type"] in ONE_OF_A_NAME and body["name"] in names:
+                message = "An A, AAAA, or CNAME record with that host already exists."
+                return HTTPStatus.BAD_REQUEST, {
+                    "success": False,
+                    "errors": [{"code": 81053, "message": message}],
+                }
             if method in ("POST", "PUT"):
                 record = {**body, "id": rest.strip("/") or secrets.token_hex(16)}
                 self.records[record["id"]] = record

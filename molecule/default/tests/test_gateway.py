@@ -69,6 +69,13 @@ def test_unit_ends_and_starts_as_openclaw_asks(machine: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GATEWAYS)
+def test_its_environment_has_the_very_value_that_was_given(machine: Any, name: str) -> None:
+    pid = machine.check_output("systemctl show -P MainPID %s", unit(name))
+    environment = machine.file(f"/proc/{pid}/environ").content_string.split("\0")
+    assert r'CLAW_MOLECULE=50% of \ and "this"' in environment
+
+
+@pytest.mark.parametrize("name", GATEWAYS)
 def test_secrets_are_nowhere_but_in_their_files(machine: Any, name: str) -> None:
     gateway = described(machine, name)
     pid = machine.check_output("systemctl show -P MainPID %s", unit(name))

@@ -55,6 +55,27 @@ def test_the_journal_has_bounds_and_an_authority_is_trusted(machine: str) -> Non
     sh(machine, f"python3 -c '{AUTHORITY}'")
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_journal_forgets_what_is_older_than_it_may_be(machine: str) -> None:
+    """A file of it has in its name when it began: it is there once more as if from before, and once from just within."""
+    place = f"/var/log/journal/{sh(machine, 'cat /etc/machine-id')}"
+    sh(machine, "journalctl --rotate")
+    last = sh(machine, f"ls {place}/system@*.journal | tail -1")
+    series, number, began = last.removesuffix(".journal").rsplit("-", 2)
+    days = {
+        age: f"{series}-{number}-{int(began, 16) - age * 86_400_000_000:016x}.journal" for age in (29, 31)
+    }
+    try:
+        for other in days.values():
+            sh(machine, f"cp --preserve {last} {other}")
+        sh(machine, "journalctl --rotate")
+        assert set(sh(machine, f"ls {place}").split()) & {Path(path).name for path in days.values()} == {
+            Path(days[29]).name
+        }
+    finally:
+        sh(machine, f"rm -f {' '.join(days.values())}")
+
+
 @contextmanager
 def wrong(machine: str, how: str, cure: str) -> Iterator[None]:
     """Something is wrong with a machine."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import uuid
 from typing import Any
@@ -14,6 +15,7 @@ from tunnels import (
     COACH_LIST,
     GATEWAYS,
     HEALED_SECONDS,
+    STATE,
     WATCHER,
     address,
     changes,
@@ -183,9 +185,53 @@ def test_a_tunnel_of_ones_own(machine: Any, rows: dict[str, dict[str, Any]]) -> 
             machine.run("grep -r a-token-of-cloudflare /etc /run/claw-tunnel /var/lib/claw /var/log").rc == 1
         )
         assert machine.file(f"/etc/claw-tunnel/{_credentials(machine)}").mode == 0o600
+
+        # All of them by one name, which nobody had before.
+        given["tunnel_hostname"] = "gateways.tunnel.test"
+        told = role(given)
+        assert told.returncode == 0, told.stdout
+        wanted = {gateway: f"https://gateways.tunnel.test/{gateway}" for gateway in GATEWAYS}
+        until(
+            lambda: {gateway: address(gateway)["url"] for gateway in GATEWAYS} == wanted,
+            seconds=HEALED_SECONDS,
+            what="Django's knowing the one name",
+            hint=status(machine),
+        )
+        for row in rows.values():
+            assert asking.turn(BENCH, COACH_LIST, row, "hello")
+        found = tunnel.ask(BENCH, "GET", f"{records}?name=gateways.tunnel.test")["result"]
+        assert [record["content"] for record in found] == [f"{tunnel_id}.cfargotunnel.com"]
+        again = role(given)
+        assert changes(again.stdout) == {"0"}, again.stdout
     finally:
         assert role({}).returncode == 0
     known_everywhere(machine, 60)
+
+
+@needs_stand_in
+@pytest.mark.parametrize("shared", ["tunnel_id", "tunnel_hostname"])
+def test_a_tunnel_of_another_machine_is_refused(machine: Any, shared: str) -> None:
+    """Requests would come to whichever of the two machines Cloudflare takes."""
+    mine, theirs = (
+        {"tunnel_id": str(uuid.uuid4()), "tunnel_hostname": f"{name}.tunnel.test"} for name in ("one", "two")
+    )
+    theirs |= {"tunnel_kind": "named", "ansible_host": "192.0.2.1", shared: mine[shared]}
+    place = STATE / "another.json"
+    place.write_text(json.dumps({"all": {"hosts": {"gw-elsewhere": theirs}}}))
+    before = address("gw-a")["url"]
+    given = {
+        "tunnel_kind": "named",
+        "tunnel_credentials": {"TunnelID": mine["tunnel_id"], "TunnelSecret": "x"},
+    }
+    # As a host's own, which those of another are compared with.
+    group = {"gateways": {"hosts": dict.fromkeys(GATEWAYS, mine)}}
+    own = STATE / "own.json"
+    own.write_text(json.dumps({"all": {"children": group}}))
+    told = role(given, "--inventory", str(own), "--inventory", str(place))
+    said = " ".join(told.stdout.split())
+    assert told.returncode != 0 and f"so has gw-elsewhere ({shared})" in said, told.stdout
+    assert changes(said) == {"0"}
+    assert (hostname(machine) in address("gw-a")["url"], address("gw-a")["url"]) == (True, before)
 
 
 def _credentials(machine: Any) -> str:
