@@ -15,13 +15,16 @@ import pytest
 
 COLLECTION = Path(__file__).resolve().parents[2] / "collections/ansible_collections/claw/fleet"
 
+BESIDE = ("_tunnel", "_tunnel_client")
+
 
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[Any]:
     """The program as the role puts it on a machine."""
-    for part in ("roles/tunnel/files/watch.py", "plugins/module_utils/_tunnel.py"):
+    parts = ("roles/tunnel/files/watch.py", *(f"plugins/module_utils/{name}.py" for name in BESIDE))
+    for part in parts:
         shutil.copy(COLLECTION / part, tmp_path)
-    before, known = list(sys.path), sys.modules.pop("_tunnel", None)
+    before, known = list(sys.path), {name: sys.modules.pop(name, None) for name in BESIDE}
     specification = importlib.util.spec_from_file_location("watch", tmp_path / "watch.py")
     assert specification and specification.loader
     module = importlib.util.module_from_spec(specification)
@@ -30,10 +33,17 @@ def program(tmp_path: Path) -> Iterator[Any]:
     specification.loader.exec_module(module)
     yield module
     sys.path[:] = before
-    for name in ("watch", "_tunnel"):
+    for name in ("watch", *BESIDE):
         sys.modules.pop(name, None)
-    if known:
-        sys.modules["_tunnel"] = known
+    sys.modules.update({name: module for name, module in known.items() if module})
+
+
+@pytest.fixture(autouse=True)
+def known_at_once(program: Any, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Names that need no time to be known; how long they have otherwise."""
+    seconds: float = program.NEW_SECONDS
+    monkeypatch.setattr(program, "NEW_SECONDS", 0.0)
+    return seconds
 
 
 @dataclass
@@ -111,8 +121,26 @@ def test_another_name_is_told_at_the_next_look(day: Day, world: World) -> None:
     assert world.told[-1] == "https://two.tunnel.test/gw-a"
 
 
+def test_a_quick_tunnels_new_name_is_told_when_it_may_be_known_and_one_of_ones_own_at_once(
+    program: Any, world: World, known_at_once: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "NEW_SECONDS", known_at_once)
+    day = Day(program, world, "gw-a")
+    day.pass_by(5)
+    assert (world.proven, day.watch.sentence()) == (
+        0,
+        "gw-a: one.tunnel.test is new, and is told once it may be known everywhere",
+    )
+    day.pass_by(1)
+    assert world.told == ["https://one.tunnel.test/gw-a"]
+    own = Day(program, world, "gw-b")
+    own.watch.gateways[0].wanted = "gw-b.tunnel.test"
+    own.pass_by(1)
+    assert world.told[-1] == "https://gw-b.tunnel.test/gw-b"
+
+
 def test_a_name_that_is_not_proven_is_never_told(program: Any, day: Day, world: World) -> None:
-    world.proof = program.NotYet("one.tunnel.test does not lead to this machine")
+    world.proof = program.TunnelError("one.tunnel.test does not lead to this machine")
     day.pass_by(300)
     assert world.told == []
     assert world.complaints == ["one.tunnel.test does not lead to this machine"]
@@ -126,7 +154,7 @@ def test_a_name_that_is_not_proven_is_never_told(program: Any, day: Day, world: 
 def test_an_app_that_is_down_is_told_when_it_is_back_and_the_newest_only(
     program: Any, day: Day, world: World
 ) -> None:
-    world.app = program.NotYet("the app does not answer")
+    world.app = program.TunnelError("the app does not answer")
     day.pass_by(30)
     world.hostname_now = "two.tunnel.test"
     day.pass_by(30)
@@ -168,7 +196,7 @@ def test_names_that_come_and_go_are_told_once_they_hold(day: Day, world: World) 
 
 def test_a_tunnel_that_stays_away_is_complained_of_once(program: Any, day: Day, world: World) -> None:
     day.pass_by(5)
-    world.hostname_now = program.NotYet("cloudflared does not answer")
+    world.hostname_now = program.TunnelError("cloudflared does not answer")
     day.pass_by(20)
     assert world.complaints == []
     day.pass_by(100)
@@ -186,10 +214,10 @@ def test_an_app_that_is_down_is_not_told_of_a_tunnel_that_is_away_in_every_secon
 
     def complain(_gateway: str, reason: str) -> None:
         tries.append(reason)
-        raise program.NotYet("the app does not answer")
+        raise program.TunnelError("the app does not answer")
 
     monkeypatch.setattr(world, "complain", complain)
-    world.hostname_now = program.NotYet("no tunnel")
+    world.hostname_now = program.TunnelError("no tunnel")
     day.pass_by(130)
     assert 10 <= len(tries) <= 21
 
@@ -214,7 +242,7 @@ def test_what_takes_long_is_paused_after_and_not_meanwhile(program: Any, day: Da
     def prove(_hostname: str, _gateway: str) -> str:
         world.proven += 1
         day.now += 10
-        raise program.NotYet("it does not answer")
+        raise program.TunnelError("it does not answer")
 
     world.prove = prove  # type: ignore[method-assign, assignment]
     day.pass_by(100)
@@ -306,7 +334,7 @@ def test_a_look_that_does_not_end_is_no_sign_of_life(program: Any, day: Day, wor
         assert not day.watch.hung
         day.now += 1
         assert day.watch.hung
-        raise program.NotYet("at last")
+        raise program.TunnelError("at last")
 
     world.prove = prove  # type: ignore[method-assign, assignment]
     day.pass_by(1)

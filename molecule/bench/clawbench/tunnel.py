@@ -89,7 +89,7 @@ def _edge(bench: Bench, tag: str) -> bool:
         f"--name={container}",
         "--hostname=edge",
         f"--network={bench.network}",
-        *(f"--network-alias={name}" for name in ("edge", *NAMES, *NAMED)),
+        *(f"--network-alias={name}" for name in ("edge", DOMAIN, *NAMES, *NAMED)),
         f"--label={LABEL}={bench.name}",
         tag,
         *("python3", "/opt/edge.py", *NAMES),

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-from clawbench import asking, hosts
+from clawbench import asking, hosts, tunnel
 from clawbench.coachlist import API
 from clawbench.inventory import MACHINE
 from clawbench.shell import until
@@ -107,6 +107,34 @@ def test_the_proxy_shows_nothing_else_of_the_tunnel(machine: Any) -> None:
     assert machine.check_output("python3 -c %s %s " + " ".join(paths), code, name).split() == ["404"] * len(
         paths
     )
+
+
+@needs_stand_in
+def test_a_name_that_is_not_known_yet_is_proven_without_being_looked_up(machine: Any) -> None:
+    """Its resolver would remember for half an hour that there is none; here it leads the name, whichever it is, astray."""
+    aside = "cp /etc/hosts /run/hosts-before; python3 -c %s >>/etc/hosts"
+    machine.check_output(aside, f"print(*('127.0.0.9 ' + name for name in {tunnel.NAMES!r}), sep=chr(10))")
+    try:
+        former = hostname(machine)
+        machine.check_output("systemctl restart %s", TUNNEL)
+        assert known_everywhere(machine) != former
+    finally:
+        machine.check_output("cat /run/hosts-before >/etc/hosts")
+
+
+def test_a_gateway_is_not_told_what_its_token_leads_to(machine: Any) -> None:
+    """One that was taken over has a link to another's in the place of its own."""
+    place = "/run/claw-tunnel-tokens"
+    machine.check_output(
+        "cd /var/lib/claw/gw-a && mv token token.mine && ln -s /var/lib/claw/gw-b/token token && systemctl restart %s",
+        WATCHER,
+    )
+    try:
+        assert machine.check_output("ls %s", place) == "gw-b"
+        assert machine.file(place).mode == 0o750 and machine.file(f"{place}/gw-b").mode == 0o640
+    finally:
+        machine.check_output("cd /var/lib/claw/gw-a && mv token.mine token && systemctl restart %s", WATCHER)
+    known_everywhere(machine, 60)
 
 
 def test_another_address_is_known_and_answers_come_again(machine: Any, questions: Questions) -> None:
@@ -303,7 +331,7 @@ def test_a_watcher_that_is_killed_at_any_moment_has_it_told_in_the_end(machine: 
     nothing_left(machine)
 
 
-WATCH = "env CREDENTIALS_DIRECTORY=/run/watch-alone timeout --signal=KILL {seconds} {strace} python3 -I /opt/claw/tunnel/watch.py /etc/claw-tunnel"
+WATCH = "env CREDENTIALS_DIRECTORY=/run/watch-alone timeout --signal=KILL {seconds} {strace} python3 -I /opt/claw/tunnel/watch.py /etc/claw-tunnel /run/claw-tunnel-tokens"
 CALLS = ("connect", "sendto", "write", "unlink")
 """What it changes anything by: what it says to others, and the file of its proof."""
 
@@ -312,13 +340,12 @@ def test_a_watcher_that_is_killed_at_any_call_has_it_told_in_the_end(machine: An
     """All of them with CLAW_SOAK=all, else a few by CLAW_SEED: killed in a pass of its own, then run as it is."""
     machine.check_output("command -v strace || DEBIAN_FRONTEND=noninteractive apt-get install -q -y strace")
     machine.check_output(
-        "systemctl stop %s && mkdir -p /run/watch-alone && cd /run/watch-alone && cp /etc/claw-tunnel/token /etc/claw-tunnel/access.json . "
-        "&& for name in gw-a gw-b; do cp /var/lib/claw/$name/token gateway-$name; done",
+        "systemctl stop %s && mkdir -p /run/watch-alone && cd /run/watch-alone && cp /etc/claw-tunnel/token /etc/claw-tunnel/access.json .",
         WATCHER,
     )
     seen = f"strace -f -qq -o /run/watch-alone/calls -e trace={','.join(CALLS)}"
     forget()
-    machine.run(WATCH.format(seconds=6, strace=seen))
+    machine.run(WATCH.format(seconds=14, strace=seen))
     called = re.findall(
         r"^(\d+) +(\w+)\(", machine.file("/run/watch-alone/calls").content_string, re.MULTILINE
     )

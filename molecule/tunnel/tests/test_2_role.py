@@ -16,6 +16,7 @@ from tunnels import (
     GATEWAYS,
     HEALED_SECONDS,
     STATE,
+    TUNNEL,
     WATCHER,
     address,
     changes,
@@ -154,15 +155,29 @@ def test_a_tunnel_of_ones_own(machine: Any, rows: dict[str, dict[str, Any]]) -> 
             told = role(given)
             said = " ".join(told.stdout.split())
             assert told.returncode != 0 and "it answers 403 (Authentication error)" in said, told.stdout
-            assert "a-token-of-cloudflare" not in told.stdout
+            assert "a-token-of-cloudflare" not in told.stdout and changes(said) == {"0"}
+        nowhere = {**given, "tunnel_dns_api_url": "http://127.0.0.1:1/client/v4"}
+        told = role(nowhere)
+        said = " ".join(told.stdout.split())
+        assert told.returncode != 0 and "it cannot be reached" in said and changes(said) == {"0"}, told.stdout
+        # The tunnel is the one that it was.
+        known_everywhere(machine)
         theirs = {"type": "CNAME", "name": "gw-a.tunnel.test", "content": "somebody.example.com"}
         theirs = tunnel.ask(BENCH, "POST", records, theirs)["result"]
         told = role(given)
         said = " ".join(told.stdout.split())
-        assert told.returncode != 0 and "has CNAME somebody.example.com, which leads to no tunnel" in said
-        assert tunnel.ask(BENCH, "GET", named)["result"] == [theirs]
+        assert told.returncode != 0 and "has CNAME somebody.example.com, which is not the fleet's" in said
+        assert changes(said) == {"0"} and tunnel.ask(BENCH, "GET", named)["result"] == [theirs]
+        known_everywhere(machine)
         tunnel.ask(BENCH, "DELETE", f"{records}/{theirs['id']}")
+        # A tunnel of somebody else's, which may be at work.
+        theirs = {"type": "CNAME", "name": "gw-a.tunnel.test", "content": f"{uuid.uuid4()}.cfargotunnel.com"}
+        theirs = tunnel.ask(BENCH, "POST", records, theirs)["result"]
         told = role(given)
+        assert (
+            told.returncode != 0 and "tunnel_dns_overwrite" in told.stdout and changes(told.stdout) == {"0"}
+        )
+        told = role({**given, "tunnel_dns_overwrite": True})
         assert told.returncode == 0, told.stdout
         wanted = {gateway: f"https://{gateway}.tunnel.test/{gateway}" for gateway in GATEWAYS}
         until(
@@ -203,9 +218,50 @@ def test_a_tunnel_of_ones_own(machine: Any, rows: dict[str, dict[str, Any]]) -> 
         assert [record["content"] for record in found] == [f"{tunnel_id}.cfargotunnel.com"]
         again = role(given)
         assert changes(again.stdout) == {"0"}, again.stdout
+
+        # By a name those are reached that have it; whoever is left out of a run is not cut off by it.
+        elsewhere = given | {"tunnel_hostname": "{{ inventory_hostname }}.tunnel.test"}
+        told = role(elsewhere, "--limit", "gw-a")
+        said = " ".join(told.stdout.split())
+        assert told.returncode != 0 and "gw-b of" in said and "would be cut off" in said, told.stdout
+        assert changes(said) == {"0"}
+        assert role(elsewhere).returncode == 0
+        assert [_through(machine, "gw-a", path) for path in GATEWAYS] == [401, 404]
     finally:
         assert role({}).returncode == 0
     known_everywhere(machine, 60)
+
+
+def _through(machine: Any, name: str, gateway: str) -> int:
+    """What is said at a gateway's path to whoever has no token, by the name of a tunnel of one's own."""
+    code = (
+        "import ssl, sys, urllib.error, urllib.request\n"
+        "context = ssl.create_default_context(cafile='/etc/claw-tunnel/ca.pem')\n"
+        "asked = urllib.request.Request(sys.argv[1], b'{}', {'Content-Type': 'application/json'})\n"
+        "try: print(urllib.request.urlopen(asked, context=context, timeout=30).status)\n"
+        "except urllib.error.HTTPError as error: print(error.code)\n"
+    )
+    url = f"https://{name}.tunnel.test/{gateway}/v1/responses"
+    return int(machine.check_output("python3 -c %s %s", code, url))
+
+
+@needs_stand_in
+def test_a_tunnel_that_is_starting_does_not_pass_for_one_that_runs(machine: Any) -> None:
+    """As a run that was cut short leaves it."""
+    known = "cat /etc/claw-tunnel/working.service /etc/claw-tunnel/tunnel.json"
+    before = machine.check_output(known)
+    with edge_fails(registers="never"):
+        machine.check_output("systemctl restart --no-block %s", TUNNEL)
+        until(
+            lambda: machine.check_output("systemctl show -P ActiveState %s", TUNNEL) == "activating",
+            seconds=30,
+            what="a tunnel that is not registered",
+        )
+        told = role({"tunnel_registered_timeout": 8})
+        assert told.returncode != 0 and "The tunnel does not come up" in " ".join(told.stdout.split())
+        assert machine.check_output(known) == before
+    assert role({}).returncode == 0
+    known_everywhere(machine, 120)
 
 
 @needs_stand_in

@@ -37,8 +37,8 @@ from ansible_collections.claw.fleet.plugins.module_utils._tunnel import (
     SETTINGS,
     Cloudflared,
     Settings,
-    TunnelError,
 )
+from ansible_collections.claw.fleet.plugins.module_utils._tunnel_client import TunnelError
 
 _PROXY = "claw-proxy.service"
 _PROXY_STAMP = "run/claw-proxy/loaded"

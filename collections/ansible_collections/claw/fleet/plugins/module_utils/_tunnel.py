@@ -19,14 +19,22 @@ import json
 import os
 import re
 import secrets
-import ssl
-import urllib.error
-import urllib.request
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin
+
+try:
+    from ansible_collections.claw.fleet.plugins.module_utils._tunnel_client import (
+        Answer,
+        Client,
+        NotYet,
+        TunnelError,
+    )
+except ImportError:  # beside the watcher
+    from _tunnel_client import Answer, Client, NotYet, TunnelError  # type: ignore[import-not-found,no-redef]
 
 CONFIG_DIR = "/etc/claw-tunnel"
 SETTINGS, GATEWAYS, TOKEN, ACCESS = "tunnel.json", "gateways.d", "token", "access.json"
@@ -35,17 +43,9 @@ PROOF_PATH = "/.well-known/claw-tunnel/"
 """Where the machine's proxy shows what is in `Settings.proof_dir`, and nothing else does."""
 _HOSTNAME = re.compile(r"(?=.{4,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+")
 _NOBODY = {"x-openclaw-agent-id": "nobody"}
-_ASKED_SECONDS = 10
 _LOCAL_SECONDS = 5
-_MAX_BYTES = 65536
-
-
-class TunnelError(Exception):
-    """Why the app cannot be told where the gateway is; str() says what happened and what to do."""
-
-
-class NotYet(TunnelError):
-    """As above, but it may be otherwise in a moment."""
+_NEW_SECONDS = 30
+"""How long a quick tunnel's name is new."""
 
 
 class TokenRefused(TunnelError):
@@ -89,21 +89,6 @@ class Secrets(NamedTuple):
     token: Callable[[], str]
     of_gateway: Callable[[str], str]
     access: Callable[[], Mapping[str, str]]
-
-
-class Answer(NamedTuple):
-    """What came back: status and body."""
-
-    status: int
-    body: bytes
-
-    def json(self) -> dict[str, Any]:
-        """The body as an object; empty where it is none."""
-        try:
-            found = json.loads(self.body)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
 
 
 class Cloudflared:
@@ -177,66 +162,15 @@ def public_name(found: str) -> str:
     return name
 
 
-class Client:
-    """Requests that follow nothing and wait no longer than they are told."""
-
-    def __init__(self, ca_path: str = "", *, proxies: bool = False) -> None:
-        """Trusts the system's authorities and those of ``ca_path``. With ``proxies`` the environment's apply."""
-        try:
-            context = ssl.create_default_context()
-            if ca_path:
-                context.load_verify_locations(ca_path)
-        except OSError as error:
-            raise TunnelError(f"tunnel_ca_path {ca_path} cannot be used: {error}") from None
-        through = urllib.request.ProxyHandler(None if proxies else {})
-        self._opener = urllib.request.build_opener(
-            through, urllib.request.HTTPSHandler(context=context), _Stay()
-        )
-
-    def send(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-        seconds: float = _ASKED_SECONDS,
-    ) -> Answer:
-        """The answer, whatever its status. Raises NotYet where there is none."""
-        data = None if body is None else json.dumps(body).encode()
-        # Without this an edge may take Python for a robot.
-        own = {
-            "User-Agent": "claw.fleet",
-            **({"Content-Type": "application/json"} if data is not None else {}),
-        }
-        sent = {**own, **(headers or {})}
-        request = urllib.request.Request(url, data, sent, method=method)  # noqa: S310 - http or https, as settings have it
-        try:
-            with self._opener.open(request, timeout=seconds) as response:
-                return Answer(response.status, response.read(_MAX_BYTES))
-        except urllib.error.HTTPError as error:
-            with error, contextlib.suppress(OSError, http.client.HTTPException):
-                return Answer(error.code, error.read(_MAX_BYTES))
-            return Answer(error.code, b"")
-        except (OSError, http.client.HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            raise NotYet(str(reason) or type(reason).__name__) from None
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """A token goes where it was sent, and nowhere else."""
-
-    def redirect_request(self, *_given: Any) -> None:
-        return None
-
-
 class Way:
     """The way from outside to the machine's gateways."""
 
     def __init__(self, settings: Settings, given: Secrets) -> None:
         self._proof_dir = Path(settings.proof_dir)
         self._secrets = given
+        self._settings = settings
         self._client = Client(settings.ca_path, proxies=True)
+        self._new: dict[str, tuple[float, Client]] = {}
 
     def prove(self, hostname: str, gateway: str) -> str:
         """The gateway's URL by that name, which leads to it and nobody else's.
@@ -244,11 +178,12 @@ class Way:
         First it is shown that the name leads to this machine, by what nobody else can know; only then is the gateway's token
         sent there.
         """
-        self._prove_machine(hostname)
+        client = self._asked_by(hostname, gateway)
+        self._prove_machine(client, hostname)
         url = f"https://{hostname}/{quote(gateway)}"
         headers = {**self._secrets.access(), **_NOBODY}
         headers["Authorization"] = f"Bearer {self._secrets.of_gateway(gateway)}"
-        answer = self._client.send("POST", f"{url}/v1/responses", headers=headers, body={})
+        answer = client.send("POST", f"{url}/v1/responses", headers=headers, body={})
         if answer.status == http.client.UNAUTHORIZED:
             raise TokenRefused(
                 f"gateway {gateway} refuses its token. If it was changed just now, this passes; else run the role "
@@ -262,16 +197,34 @@ class Way:
             )
         return url
 
-    def _prove_machine(self, hostname: str) -> None:
+    def _asked_by(self, hostname: str, gateway: str) -> Client:
+        """Who asks there.
+
+        A quick tunnel's name that is looked up before it is known is not there for half an hour: that long resolvers may
+        remember that there is none. The domain above it is Cloudflare's edge too, and answers for all its names.
+        """
+        if self._settings.hostnames.get(gateway):
+            return self._client
+        now = time.monotonic()
+        if hostname not in self._new:
+            edge = Client(self._settings.ca_path, proxies=True, at=hostname.partition(".")[2])
+            self._new[hostname] = (now, edge)
+        since, edge = self._new[hostname]
+        return edge if now - since < _NEW_SECONDS else self._client
+
+    def _prove_machine(self, client: Client, hostname: str) -> None:
         name, words = secrets.token_hex(16), secrets.token_hex(32)
         place = self._proof_dir / name
         try:
-            place.write_text(words)
-            place.chmod(0o644)
+            # Never by a link that somebody else has put there: the directory is the watcher's, and this may be root.
+            file = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+            with os.fdopen(file, "w") as proof:
+                os.fchmod(proof.fileno(), 0o644)
+                proof.write(words)
         except OSError as error:
             raise TunnelError(f"{place} cannot be written: {error.strerror}") from None
         try:
-            answer = self._client.send(
+            answer = client.send(
                 "GET", f"https://{hostname}{PROOF_PATH}{name}", headers=self._secrets.access()
             )
         except NotYet as error:
@@ -364,6 +317,8 @@ def read_secret(place: str | os.PathLike[str]) -> str:
         raise TunnelError(f"{place} cannot be read: {error}. Run the role claw.fleet.tunnel again") from None
     if not found:
         raise TunnelError(f"{place} is empty. Run the role claw.fleet.tunnel again")
+    if len(found.split()) > 1:
+        raise TunnelError(f"{place} holds more than one word. Run the role claw.fleet.tunnel again")
     return found
 
 

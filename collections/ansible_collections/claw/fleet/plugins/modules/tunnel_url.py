@@ -65,12 +65,11 @@ from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway
 from ansible_collections.claw.fleet.plugins.module_utils._tunnel import (
     App,
     Cloudflared,
-    NotYet,
     Settings,
-    TunnelError,
     Way,
     secrets_in,
 )
+from ansible_collections.claw.fleet.plugins.module_utils._tunnel_client import NotYet, TunnelError
 
 _POLL_SECONDS = 1.0
 _T = TypeVar("_T")

@@ -32,7 +32,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _tunnel import (
     App,
     Cloudflared,
-    NotYet,
     Settings,
     TokenRefused,
     TunnelError,
@@ -49,6 +48,8 @@ AGAIN_SECONDS = 60.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 10.0
 CALM_CHANGES, CHANGES_SECONDS, LONGEST_HOLD_SECONDS = 4, 180.0, 8.0
 """So many names within that time are taken at once; each further one has to hold for longer."""
+NEW_SECONDS = 5.0
+"""How old a quick tunnel's name has to be before the app is told: who looks it up too early remembers that there is none."""
 GIVEN_UP_SECONDS = 30.0
 """How long there may be no tunnel before the app is told."""
 TOKEN_CHANGED = 75
@@ -182,9 +183,12 @@ class Watch:
         if hostname != gateway.hostname:
             gateway.hostname, gateway.pause = hostname, FIRST_PAUSE_SECONDS
             hold = gateway.damper.hold(now)
-            gateway.due = now + hold
-            if hold:
+            new = 0.0 if gateway.wanted else NEW_SECONDS
+            gateway.due = now + max(hold, new)
+            if hold > new:
                 gateway.trouble = f"its name changes too often; {hostname} has to hold for {hold:.0f} s first"
+            elif new:
+                gateway.trouble = f"{hostname} is new, and is told once it may be known everywhere"
         if now >= gateway.due:
             self._bring_home(gateway)
 
@@ -193,6 +197,8 @@ class Watch:
         troubles = [f"{gateway.name}: {how}" for gateway in self.gateways if (how := gateway.how)]
         if troubles:
             return "; ".join(troubles)
+        if not self.gateways:
+            return "No gateway of this machine has a way through the tunnel"
         hosts = sorted({gateway.told for gateway in self.gateways})
         names = ", ".join(gateway.name for gateway in self.gateways)
         return f"The app reaches {names} at {', '.join(f'https://{host}' for host in hosts)}"
@@ -318,20 +324,16 @@ def say(sentence: str) -> None:
     notify(f"STATUS={sentence}")
 
 
-def main(config_dir: str) -> int:
+def main(config_dir: str, tokens_dir: str) -> int:
     """Entry point."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     given = Path(os.environ["CREDENTIALS_DIRECTORY"])
 
     def of_gateway(name: str) -> str:
-        return read_secret(given / f"gateway-{name}")
+        return read_secret(Path(tokens_dir) / name)
 
     try:
         settings = Settings.load(config_dir)
-        if not settings.hostnames:
-            raise NotYet(
-                "no gateway of this machine has a way through the tunnel. Run the role claw.fleet.tunnel"
-            )
         presented = secrets_in(given, of_gateway)
         way, app = Way(settings, presented), App(settings, presented)
     except TunnelError as error:
@@ -346,4 +348,4 @@ def main(config_dir: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], sys.argv[2]))

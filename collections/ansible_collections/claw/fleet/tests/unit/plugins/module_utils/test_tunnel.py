@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.claw.fleet.plugins.module_utils import _tunnel
 from ansible_collections.claw.fleet.plugins.module_utils._tunnel import (
     PROOF_PATH,
     App,
@@ -28,6 +29,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._tunnel import (
     TunnelError,
     Way,
     public_name,
+    read_secret,
 )
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -260,6 +262,46 @@ def test_a_way_that_leads_here(outside: Outside) -> None:
     # Whoever stands before the tunnel is shown what it asks for, both times.
     assert first["cf-access-client-secret"] == second["cf-access-client-secret"] == "a-secret"
     assert list(Path(outside.settings.proof_dir).iterdir()) == []
+
+
+def test_a_quick_tunnels_new_name_is_proven_without_looking_it_up(
+    outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks it up before it is known is told that there is none, and for half an hour."""
+    resolve, asked = socket.getaddrinfo, []
+
+    def resolved(host: str, port: int, *rest: Any, **more: Any) -> Any:
+        asked.append(host)
+        return resolve(host, outside.edge.port if host == "tunnel.test" else port, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    way = outside.way
+    way.prove(NAME, "gw-a")
+    assert asked == ["tunnel.test"] * 2
+    # Later it is reached as others reach it; one of one's own always is.
+    monkeypatch.setattr(_tunnel, "_NEW_SECONDS", 0)
+    asked.clear()
+    way.prove(NAME, "gw-a")
+    assert asked == [NAME] * 2
+    monkeypatch.setattr(_tunnel, "_NEW_SECONDS", 30)
+    asked.clear()
+    own = Settings(**{**vars(outside.settings), "hostnames": {"gw-a": NAME}})
+    Way(own, outside.secrets).prove(NAME, "gw-a")
+    assert asked == [NAME] * 2
+
+
+def test_a_header_that_cannot_be_sent_is_told_without_its_value(outside: Outside) -> None:
+    given = outside.secrets._replace(access=lambda: {"CF-Access-Client-Secret": "a-secret\n"})
+    with pytest.raises(TunnelError, match=r"a header .*CF-Access-Client-Secret.* has a line break") as raised:
+        Way(outside.settings, given).prove(NAME, "gw-a")
+    assert "a-secret" not in str(raised.value) and raised.value.__context__ is not None
+    assert raised.value.__suppress_context__
+
+
+def test_a_secret_is_one_word(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("one\ntwo\n")
+    with pytest.raises(TunnelError, match="more than one word"):
+        read_secret(tmp_path / "token")
 
 
 @pytest.mark.parametrize(
