@@ -257,6 +257,10 @@ GREEDY = (
 """A process among the gateway's that takes more than all of them may have: the kernel ends it."""
 SQUATTER = "systemd-run --quiet --collect --unit=squatter --property=User=nobody python3 -m http.server 18789 --bind 127.0.0.1"
 
+AWAY = f"systemctl stop {UNIT} && mount -t tmpfs tmpfs {STATE}"
+MOUNTED = f"umount {STATE} && systemctl start {UNIT}"
+"""What a gateway knows is out of sight, and there again."""
+
 LOCAL = {"baseUrl": "http://localhost:18099/v1", "api": "openai-completions", "models": []}
 """A provider of models that runs on the machine itself."""
 
@@ -339,6 +343,7 @@ FAULTS: dict[str, Fault] = {
         f"{RECONCILER} systemctl start claw-reconciler.timer; ! systemctl start claw-reconciler.service", NO_RECONCILER
     ),
     "gateway-missing": Fault("true", "true", extra={"doctor_gateway": "gw-x"}),
+    "state-missing": Fault(AWAY, MOUNTED),
     "gateway-refused-config": Fault(ends_with_78, f"{back(f'{STATE}/openclaw.json')} && systemctl start {UNIT}"),
     "config-broken": Fault(
         f"{kept(f'{STATE}/openclaw.json')} && echo '}}' >>{STATE}/openclaw.json", back(f"{STATE}/openclaw.json")
@@ -588,6 +593,22 @@ def test_what_is_found_is_not_mended_in_check_mode(fleet: Fleet, tmp_path: Path)
     assert fleet.sh("systemctl is-active claw-proxy || true").strip() == "inactive"
     play, found = look(fleet, tmp_path, "--tags", "fix")
     assert (codes(found), play.rc) == ([], 0), play.output
+
+
+@pytest.mark.fire
+def test_nothing_is_made_anew_where_it_is_only_out_of_sight(fleet: Fleet) -> None:
+    fleet.sh(AWAY)
+    try:
+        for playbook in (SITE, "playbooks/provision-coach.yml"):
+            play = fleet.play(playbook, "--limit", GATEWAY)
+            assert play.rc != 0 and f"knows is not in {STATE}" in " ".join(play.output.split()), play.output
+        assert fleet.sh(f"ls -A {STATE}") == ""
+    finally:
+        fleet.sh(MOUNTED)
+    until(
+        "the gateway to be ready",
+        lambda: fleet.play("playbooks/fleet-doctor.yml", "--limit", GATEWAY).rc == 0,
+    )
 
 
 @pytest.mark.fire

@@ -49,6 +49,15 @@ def descriptor(patient: Patient) -> Iterator[Finding]:
             )
 
 
+def state(patient: Patient) -> Iterator[Finding]:
+    """Whether what it knows is there. While it is not, nothing that would be made anew in its place is."""
+    gateway = patient.gateway
+    if gateway is not None and gateway.state_is_gone:
+        there = Path(gateway.state_dir).exists()
+        told = f"{gateway.state_dir} {'holds neither config, token nor workspaces' if there else 'is absent'}"
+        yield Finding("state-missing", f"What gateway {gateway.name} knows is not there.", told)
+
+
 def process(patient: Patient) -> Iterator[Finding]:
     """Whether it runs, and if not, why."""
     gateway = patient.gateway

@@ -30,6 +30,7 @@ _MACHINE: dict[str, Check] = {
 }
 _GATEWAY: dict[str, Check] = {
     "the gateway's descriptor": _doctor_gateway.descriptor,
+    "the gateway's state": _doctor_gateway.state,
     "the gateway's process": _doctor_gateway.process,
     "what the gateway said": _doctor_words.said,
     "the gateway's jobs": _doctor_words.jobs,

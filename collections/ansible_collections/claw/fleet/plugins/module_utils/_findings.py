@@ -95,6 +95,16 @@ CODES: dict[str, Code] = {
         ERROR, "The gateway was never set up on this machine", "The inventory has it, and the machine does not.",
         "There is no `/etc/claw/{gateway}/gateway.json`, or it cannot be read.",
         f"{SITE}; if the gateway has moved, correct `ansible_host`."),
+    "state-missing": Code(
+        ERROR, "What the gateway knows is not there",
+        "Its coaches are not answered. All that its agents remember is out of sight, or lost.",
+        "The fleet has put a config into force, and in `/var/lib/claw/{gateway}` is neither that nor the token nor a workspace. Mostly "
+        "that is on a volume of its own, which is not mounted.",
+        "If it is on a volume of its own, mount that and start {unit}; if it is lost, restore a backup. If there is none, remove "
+        f"`/etc/claw/{{gateway}}/config.applied.json` and run {SITE} and {PROVISION}, which make all of it anew. Until then they refuse: "
+        "there would be two of each agent's memory.",
+        explains=(*AWAY, "gateway-refused-config", "gateway-start-timed-out", "config-drifted", "secret-missing", "wrong-owner",
+                  "agent-without-workspace", "key-missing", "sandbox-stale")),
     "openclaw-missing": Code(
         ERROR, "OpenClaw's files are not where the gateway has them",
         "The process that runs goes on; the next one does not start.",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import pwd
 import time
 from collections.abc import Mapping
@@ -32,6 +33,8 @@ REDACTED = "__OPENCLAW_REDACTED__"
 DEFAULT_CONFIG_ROOT = "/etc/claw"
 FORMER = ".former"
 """Behind the name of the token's file: the token before, while the process may still run with it."""
+APPLIED = "config.applied.json"
+"""In the gateway's config_dir: what the fleet has put into force, so that there is a state to it."""
 _LOCAL = "127.0.0.1"
 _READY_POLL_SECONDS = 0.25
 
@@ -139,6 +142,27 @@ class Gateway:
     def lock_path(self) -> Path:
         """The lock file of every writer of this gateway's files."""
         return Path(self.config_dir) / "lock"
+
+    @property
+    def state_is_gone(self) -> bool:
+        """Whether it was in force once, and nothing is left of what it knew: as where that is on a volume that is not mounted."""
+        # What OpenClaw makes by itself, where it was started all the same, is nothing of that.
+        left = (self.config, self.token_file, f"{self.state_dir}/workspaces")
+        return (Path(self.config_dir) / APPLIED).exists() and not any(map(os.path.lexists, left))
+
+    def require_state(self) -> None:
+        """Refuse to make anew what may only be out of sight: there would be two of each agent's memory then."""
+        if self.state_is_gone:
+            raise GatewayError(
+                f"What gateway {self.name} knows is not in {self.state_dir}, so nothing was changed. {self.way_to_state()}"
+            )
+
+    def way_to_state(self) -> str:
+        """What is to be done where `state_is_gone`."""
+        return (
+            f"If it is on a volume of its own, mount that and start {self.unit}; if it is lost, restore a backup. If there is none, "
+            f"remove {self.config_dir}/{APPLIED} and run the playbooks site and provision_coach, which make all of it anew."
+        )
 
     def environment(self) -> dict[str, str]:
         """The environment of the gateway's process and of its command line."""

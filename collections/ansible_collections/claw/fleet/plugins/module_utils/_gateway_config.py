@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible_collections.claw.fleet.plugins.module_utils import _config, _durable, _gateway_secrets
-from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import APPLIED, Gateway, GatewayError
 
 # systemd gives the gateway 330 s to finish the turns it is in.
 _STOP_SECONDS = 345
@@ -72,7 +72,7 @@ class ConfigFile:
         self.wanted = wanted
         self.inputs = inputs
         self.timeout = timeout
-        self._applied_path = Path(gateway.config_dir) / "config.applied.json"
+        self._applied_path = Path(gateway.config_dir) / APPLIED
 
     def apply(self, *, check: bool) -> ConfigChange:
         """Have the gateway run with what is wanted."""

@@ -137,6 +137,7 @@ def main() -> None:
     invocation = {"module_args": {"gateway": params["gateway"], "state_dir": params["state_dir"]}}
     try:
         gateway = Gateway.load(params["gateway"], params["config_root"])
+        gateway.require_state()
         adoption = Adoption(
             gateway,
             FormerGateway(params["state_dir"], params["config"]),

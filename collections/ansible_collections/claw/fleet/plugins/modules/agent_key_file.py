@@ -124,7 +124,9 @@ def main() -> None:
     invocation = {"module_args": {"gateway": params["gateway"], "state": params["state"]}}
     result: dict[str, Any] = {"changed": False}
     try:
-        keys = Keys(Gateway.load(params["gateway"], params["config_root"]))
+        gateway = Gateway.load(params["gateway"], params["config_root"])
+        gateway.require_state()
+        keys = Keys(gateway)
         if params["registered"] is None:
             result["results"], result["changed"] = keys.prepare(
                 check_rows(params["agents"]),

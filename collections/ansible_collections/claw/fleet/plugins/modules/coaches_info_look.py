@@ -113,6 +113,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
 def look(params: dict[str, Any]) -> dict[str, Any]:
     """What is returned; the errors of keys, agents, roster and gateway where something cannot be seen."""
     gateway = Gateway.load(params["gateway"], params["config_root"])
+    gateway.require_state()
     token = _durable.read(Path(params["token_file"]))
     if token is None:
         raise GatewayError(

@@ -55,6 +55,12 @@ port:
   description: Its port on the loopback address.
   returned: when it exists
   type: int
+state_missing:
+  description:
+    - Whether it was in force once, and nothing is left in its state directory of what it knew. Mostly that is on a volume of its own,
+      which is not mounted.
+  returned: when it exists
+  type: bool
 unit:
   description: Its unit as systemd sees it.
   returned: when it exists
@@ -141,6 +147,7 @@ def _ask(gateway: Gateway) -> dict[str, Any]:
         "version": gateway.version,
         "tree": gateway.tree,
         "port": gateway.port,
+        "state_missing": gateway.state_is_gone,
         "unit": {"name": gateway.unit, "active": state.active, "sub": state.sub, "result": state.result},
         "pid": state.pid,
         "ready": state.active == "active" and gateway.ready(),

@@ -180,6 +180,7 @@ def main() -> None:
     invocation = {"module_args": {"gateway": params["gateway"], "purge": params["purge"]}}
     try:
         gateway = Gateway.load(params["gateway"], params["config_root"])
+        gateway.require_state()
         outcome = Agents(gateway).reconcile(
             params["agents"],
             owned_files(params),

@@ -29,13 +29,14 @@ from ansible_collections.claw.fleet.plugins.module_utils import (
     _doctor_agents,
     _doctor_gateway,
     _doctor_machine,
+    _doctor_round,
     _doctor_ways,
     _doctor_words,
 )
 from ansible_collections.claw.fleet.plugins.module_utils._containers import Container, ContainersError
 from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Given, Patient
 from ansible_collections.claw.fleet.plugins.module_utils._findings import CODES
-from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, Served
+from ansible_collections.claw.fleet.plugins.module_utils._gateway import Gateway, GatewayError, Served
 from ansible_collections.claw.fleet.plugins.module_utils._sandbox import MARK, Sandbox
 from ansible_collections.claw.fleet.plugins.module_utils._seal import sealed
 from ansible_collections.claw.fleet.plugins.module_utils._supervisor import SupervisorError, UnitState
@@ -574,6 +575,94 @@ def test_a_link_in_the_way(gateway: Gateway) -> None:
         finding for finding in _doctor_agents.owners(patient(gateway)) if finding.code == "link-in-the-way"
     ]
     assert [finding.evidence for finding in found] == ["it is a file with 2 links", "it is a symbolic link"]
+
+
+# What the gateway knows
+
+
+ENDED = UnitState("failed", "failed", 0, "exit-code", 200)
+NEXT = UnitState("activating", "auto-restart", 0, "exit-code", 200)
+
+
+@pytest.mark.parametrize("state", [ENDED, ENDED._replace(exit_status=78), NEXT, RUNNING._replace(pid=0)])
+@pytest.mark.parametrize("left", ["no directory", "an empty directory", "what OpenClaw makes by itself"])
+def test_a_state_that_is_not_there_is_all_that_is_told(
+    gateway: Gateway,
+    monkeypatch: pytest.MonkeyPatch,
+    units: dict[str, dict[str, str]],
+    state: UnitState,
+    left: str,
+) -> None:
+    given_roster(gateway, "coach-anna", "coach-ben")
+    config, place = Path(gateway.config_dir), Path(gateway.state_dir)
+    written = {name: [hashlib.sha256(b"mine").hexdigest()] for name in ("AGENTS.md", "SOUL.md")}
+    (config / "manifest.json").write_text(json.dumps({"agents": {"coach-anna": written}}))
+    (config / "sandbox.json").write_text(json.dumps(SANDBOX))
+    (config / "config.applied.json").write_text(
+        json.dumps({"config": {"agents": {"ownership": "fleet"}}, "started_with": "", "previous": None})
+    )
+    asked = _of_one_that_ended(gateway, monkeypatch, units, state)
+    assert "state-missing" not in codes(_doctor_round.look(asked, machine=False))
+    shutil.rmtree(place)
+    if left != "no directory":
+        place.mkdir(mode=0o755)
+    if left == "what OpenClaw makes by itself":
+        (place / "logs").mkdir()
+    (found,) = _doctor_round.look(_of_one_that_ended(gateway, monkeypatch, units, state), machine=False)
+    assert (found.code, CODES[found.code].remedies) == ("state-missing", ())
+    assert str(place) in found.evidence
+
+
+def _of_one_that_ended(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, units: dict[str, dict[str, str]], state: UnitState
+) -> Patient:
+    """With an app that knows two coaches and the token, sandboxes of hers, and a proxy in front of it."""
+    object.__setattr__(gateway, "supervisor", SimpleNamespace(state=lambda: state, words=lambda _since: ""))
+    units[gateway.unit] = {"ActiveState": state.active, "SubState": state.sub, "NRestarts": "9"} | {
+        "FragmentPath": "/etc/systemd/system/openclaw-gateway@.service", "DropInPaths": "", "NeedDaemonReload": "no",
+    }  # fmt: skip
+    monkeypatch.setattr(_doctor_gateway, "unit", _doctor.unit)
+    monkeypatch.setattr(_doctor_words, "unit", _doctor.unit, raising=False)
+    monkeypatch.setattr(_doctor_words, "_said", lambda _gateway: [])
+    monkeypatch.setattr(_doctor_ways, "Containers", Engine)
+    monkeypatch.setattr(_doctor_ways, "_may_use", lambda *_given: True)
+    monkeypatch.setattr(_doctor_ways.shutil, "which", lambda *_given, **_more: "/usr/bin/docker")
+    sandbox = Sandbox.of(SANDBOX)
+    Engine.answers, Engine.images = True, {"claw-sandbox:new": "sha256:new"}
+    Engine.containers = [
+        Container(
+            "coach-anna", "c1", "sha256:new", {MARK: sandbox.mark}, not Path(gateway.state_dir).exists()
+        )
+    ]
+    entries = json.loads(Path(gateway.roster).read_text())
+    for name, entry in entries.items():
+        entry |= sandbox.entry(gateway, name)
+    Path(gateway.roster).write_text(json.dumps(entries))
+    key = {"key_sha256": "ab" * 32, "key_generation": 1, "key_wanted_generation": 1}
+    rows = [
+        {"agent_id": name, "wanted": "running", "status": "active", "generation": 1, "observed_generation": 1,
+         "reason": "", **key}
+        for name in ("coach-anna", "coach-ben")
+    ]  # fmt: skip
+    url = "http://m/gw-a"
+    token = {"token_sha256": hashlib.sha256(b"0f" * 24).hexdigest()}
+    return patient(gateway, Given(app={"url": url, **token}, rows=rows, url=url, proxy_port=8080, patience=0))
+
+
+def test_a_gateway_that_was_never_in_force_has_no_state_to_miss(gateway: Gateway) -> None:
+    state, applied = Path(gateway.state_dir), Path(gateway.config_dir) / "config.applied.json"
+    for name in ("token", "openclaw.json"):
+        (state / name).unlink()
+    for name in ("workspaces", "agents", "credentials"):
+        (state / name).rmdir()
+    gateway.require_state()
+    applied.write_text("{}")
+    with pytest.raises(
+        GatewayError, match="is on a volume of its own, mount that and start openclaw-gateway@gw-a"
+    ):
+        gateway.require_state()
+    (state / "token").write_text("0f" * 24)
+    gateway.require_state()
 
 
 # Ways in and out
