@@ -33,6 +33,7 @@ DROP_IN = f"/etc/systemd/system/{UNIT}.d"
 CREDENTIALS = f"{STATE}/credentials/{COACH}/.credentials.json"
 STORE = f"{STATE}/agents/{COACH}/agent/openclaw-agent.sqlite"
 MAIN_STORE = f"{STATE}/state/openclaw.sqlite"
+FIREWALL = "/etc/claw-machine"
 GUARD = "/opt/claw/guard/*/index.mjs"
 ASIDE = "/root/doctor"
 SET = "import json, sys; path, name, value = sys.argv[1:]; config = json.load(open(path)); *names, last = name.split('.'); inner = config\nfor key in names: inner = inner[key]\ninner.pop(last, None) if value == 'null' else inner.update({last: json.loads(value)}); open(path, 'w').write(json.dumps(config, indent=2))"
@@ -341,6 +342,14 @@ FAULTS: dict[str, Fault] = {
     ),
     "reconciler-failed": Fault(
         f"{RECONCILER} systemctl start claw-reconciler.timer; ! systemctl start claw-reconciler.service", NO_RECONCILER
+    ),
+    "firewall-missing: nothing was ever proven": Fault(
+        f"mkdir -p {ASIDE} && mv {FIREWALL}/firewall.nft {ASIDE}/ && nft delete table inet claw_machine",
+        f"mv {ASIDE}/firewall.nft {FIREWALL}/ && systemctl reload claw-firewall",
+    ),
+    "firewall-unproven": Fault(
+        f"{kept(f'{FIREWALL}/firewall.wanted.nft')} && echo '# mine' >>{FIREWALL}/firewall.wanted.nft",
+        back(f"{FIREWALL}/firewall.wanted.nft"),
     ),
     "gateway-missing": Fault("true", "true", extra={"doctor_gateway": "gw-x"}),
     "state-missing": Fault(AWAY, MOUNTED),

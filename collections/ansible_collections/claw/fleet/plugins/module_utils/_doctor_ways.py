@@ -29,6 +29,7 @@ from ansible_collections.claw.fleet.plugins.module_utils._doctor import (
     stopped,
     unit,
 )
+from ansible_collections.claw.fleet.plugins.module_utils._findings_ways import PROVE
 from ansible_collections.claw.fleet.plugins.module_utils._sandbox import MARK, Sandbox
 from ansible_collections.claw.fleet.plugins.module_utils._supervisor import SupervisorError
 from ansible_collections.claw.fleet.plugins.module_utils._tunnel import (
@@ -43,8 +44,10 @@ from ansible_collections.claw.fleet.plugins.module_utils._tunnel_client import T
 _PROXY = "claw-proxy.service"
 _PROXY_STAMP = "run/claw-proxy/loaded"
 _FIREWALL = "claw-firewall.service"
+_FIREWALL_TRIAL = "claw-firewall-trial.service"
 _FIREWALL_PROGRAM = "opt/claw/machine/firewall"
-_NOT_AS_PROVEN = 1
+_FIREWALL_WANTED = "etc/claw-machine/firewall.wanted.nft"
+_NOT_AS_PROVEN, _NOT_PROVEN = 1, 2
 _CUT_OFF = 1
 _EGRESS = ("claw-egress.service", "claw-egress-rules.service", "claw-egress-watch.service")
 _RULES = "opt/claw/egress/rules"
@@ -61,13 +64,27 @@ def firewall(patient: Patient) -> Iterator[Finding]:
     found = list(stopped(_FIREWALL, "firewall-missing", "The machine's firewall"))
     yield from found
     program = patient.root / _FIREWALL_PROGRAM
-    if program.exists() and not found:
-        done = run([str(program), "check"])
-        if done.returncode == _NOT_AS_PROVEN:
-            told = done.stderr or f"{program} check says so"
-            yield Finding(
-                "firewall-missing", "The kernel does not have the machine's firewall.", told, unit=_FIREWALL
-            )
+    down = any(finding.code == "firewall-missing" for finding in found)
+    # What is on trial is in force instead, and what was proven is loaded after that.
+    if down or not program.exists() or unit(_FIREWALL_TRIAL)["ActiveState"] not in ("inactive", "failed"):
+        return
+    done = run([str(program), "holds"])
+    told = done.stderr or f"{program} holds says so"
+    if done.returncode == _NOT_AS_PROVEN:
+        sentence = "The kernel does not have the machine's firewall."
+        yield Finding("firewall-missing", sentence, told, unit=_FIREWALL)
+    elif done.returncode == _NOT_PROVEN:
+        sentence = "No firewall of the machine's was ever proven, so there is none."
+        yield Finding("firewall-missing", sentence, told, unit=_FIREWALL, fix=PROVE)
+    elif done.returncode != 0:
+        raise SupervisorError(done.stderr.strip() or f"{program} ended with status {done.returncode}")
+    elif (patient.root / _FIREWALL_WANTED).exists() and _is_unproven(str(program)):
+        sentence = "What is wanted of the machine's firewall was never proven; the one before is in force."
+        yield Finding("firewall-unproven", sentence, f"{program} check says so", unit=_FIREWALL)
+
+
+def _is_unproven(program: str) -> bool:
+    return run([program, "check"]).returncode == _NOT_PROVEN
 
 
 def proxy(patient: Patient) -> Iterator[Finding]:

@@ -21,6 +21,11 @@ from ansible_collections.claw.fleet.plugins.module_utils._findings_code import (
     Code,
 )
 
+PROVE = (
+    "`ansible-playbook -i inventory/ claw.fleet.site` tries it, and keeps it once a new connection came through it. Where one does not, "
+    "its words say what to look at."
+)
+
 CODES_OF_WAYS: dict[str, Code] = {
     # Sandboxes
     "sandbox-without-engine": Code(
@@ -60,9 +65,16 @@ CODES_OF_WAYS: dict[str, Code] = {
     "firewall-missing": Code(
         ERROR, "The kernel does not have the machine's firewall",
         "What listens on the machine, and what its containers publish, can be reached from outside.",
-        "claw-firewall does not run, or `/opt/claw/machine/firewall check` says that the kernel has another one.",
+        "claw-firewall does not run, or `/opt/claw/machine/firewall holds` says that the kernel has not what was proven, or that nothing "
+        "ever was: a run of the play was ended, or did not get in, before it kept any.",
         "`systemctl reload-or-restart {unit}` loads what was proven. Mostly somebody ran `nft flush ruleset`, or restarted "
-        "`nftables.service`.", (RELOAD,)),
+        "`nftables.service`. Where nothing was ever proven, " + PROVE, (RELOAD,)),
+    "firewall-unproven": Code(
+        WARNING, "What is wanted of the firewall was never proven",
+        "The one before is in force: what was to be opened or closed since is not.",
+        "`/opt/claw/machine/firewall holds` is content and `check` is not: what the play has written last is not what it has kept, and no "
+        "trial is under way.",
+        PROVE),
     "proxy-down": Code(
         ERROR, "The proxy does not run", "Nobody reaches the machine's gateways from outside.",
         "claw-proxy is not active.", START_IT, (START,), ("proxy-leads-nowhere",)),

@@ -859,16 +859,52 @@ def test_sandboxes_that_do_not_reach_the_proxy(gateway: Gateway, units: dict[str
     assert set(codes(_doctor_ways.egress(patient(gateway)))) == {"egress-down"}
 
 
+TRIAL = "claw-firewall-trial.service"
+
+
+@pytest.mark.parametrize(
+    ("holds", "check", "trial", "found"),
+    [
+        (0, 0, "inactive", []),
+        (1, 1, "inactive", ["firewall-missing"]),
+        # Another one was tried in vain, and then somebody took the one before away.
+        (1, 2, "failed", ["firewall-missing"]),
+        (2, 2, "inactive", ["firewall-missing"]),
+        (0, 2, "inactive", ["firewall-unproven"]),
+        (1, 2, "active", []),
+        (2, 2, "activating", []),
+        (0, 2, "deactivating", []),
+    ],
+)
 def test_a_firewall_that_the_kernel_does_not_have(
-    gateway: Gateway, units: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+    gateway: Gateway, units: dict[str, dict[str, str]], holds: int, check: int, trial: str, found: list[str]
+) -> None:
+    place = Path(gateway.state_dir).parent
+    program, wanted = place / "opt/claw/machine/firewall", place / "etc/claw-machine/firewall.wanted.nft"
+    for path in (program, wanted):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    program.write_text(f"#!/bin/sh\n[ $1 = holds ] && exit {holds}\n[ $1 = check ] && exit {check}\nexit 3\n")
+    program.chmod(0o755)
+    units[TRIAL] = {"ActiveState": trial}
+    told = list(_doctor_ways.firewall(patient(gateway)))
+    assert codes(told) == found
+    if holds == 2 and told:
+        assert "claw.fleet.site" in told[0].fix and _doctor.told(told[0], "gw-a")["remedies"] == []
+
+
+def test_a_firewall_of_which_nothing_is_wanted_yet(
+    gateway: Gateway, units: dict[str, dict[str, str]]
 ) -> None:
     program = Path(gateway.state_dir).parent / "opt/claw/machine/firewall"
     program.parent.mkdir(parents=True)
-    # 2: what is wanted is not proven yet, and the one before is there.
-    for status, found in ((0, []), (1, ["firewall-missing"]), (2, [])):
-        program.write_text(f"#!/bin/sh\nexit {status}\n")
-        program.chmod(0o755)
-        assert codes(_doctor_ways.firewall(patient(gateway))) == found
+    program.write_text("#!/bin/sh\n[ $1 = holds ] || exit 2\n")
+    program.chmod(0o755)
+    units[TRIAL] = ABSENT
+    assert codes(_doctor_ways.firewall(patient(gateway))) == []
+    program.write_text("#!/bin/sh\necho Usage >&2; exit 3\n")
+    with pytest.raises(SupervisorError, match="Usage"):
+        list(_doctor_ways.firewall(patient(gateway)))
 
 
 @pytest.fixture
