@@ -33,6 +33,7 @@ DROP_IN = f"/etc/systemd/system/{UNIT}.d"
 CREDENTIALS = f"{STATE}/credentials/{COACH}/.credentials.json"
 STORE = f"{STATE}/agents/{COACH}/agent/openclaw-agent.sqlite"
 MAIN_STORE = f"{STATE}/state/openclaw.sqlite"
+LONG = "slow:200"
 FIREWALL = "/etc/claw-machine"
 GUARD = "/opt/claw/guard/*/index.mjs"
 ASIDE = "/root/doctor"
@@ -120,7 +121,7 @@ def ends_with_78(fleet: Fleet) -> None:
         f"systemctl stop {UNIT} && {kept(f'{STATE}/openclaw.json')} && {config('colour', json.dumps('red'))}"
     )
     fleet.sh(f"systemctl start {UNIT}")
-    until("the gateway to end", lambda: fleet.sh(f"systemctl show -P ActiveState {UNIT}").strip() == "failed")
+    until("the gateway to end", lambda: active(fleet) == "failed")
 
 
 def ends_with_78_for_a_while(fleet: Fleet) -> None:
@@ -173,6 +174,24 @@ def killed_again_and_again(fleet: Fleet) -> None:
         pid = fleet.pid(GATEWAY)
         fleet.sh(f"kill -KILL {pid}")
         until("another process", lambda pid=pid: fleet.pid(GATEWAY) not in ("0", pid))  # type: ignore[misc]
+
+
+def active(fleet: Fleet) -> str:
+    return fleet.sh(f"systemctl show -P ActiveState {UNIT}").strip()
+
+
+def told_to_end_in_a_turn(fleet: Fleet) -> None:
+    """Have a gateway that is to stop, and lets a long turn end first."""
+    before = fleet.heard_until_now()
+    threading.Thread(target=lambda: fleet.turn(GATEWAY, COACH, LONG), daemon=True).start()
+    until("the turn to reach the provider", lambda: fleet.heard(LONG, after=before))
+    fleet.sh(f"systemctl stop --no-block {UNIT}")
+    until("the gateway to let it end", lambda: active(fleet) == "deactivating")
+
+
+def ended_and_started(fleet: Fleet) -> None:
+    until("the gateway to have ended", lambda: active(fleet) == "inactive", 345)
+    fleet.sh(f"systemctl start {UNIT}")
 
 
 def refused_by_the_provider(fleet: Fleet) -> None:
@@ -365,6 +384,7 @@ FAULTS: dict[str, Fault] = {
         f"kill -CONT {PROCESSES}",
         extra={"doctor_ready_timeout": 8},
     ),
+    "gateway-ending": Fault(told_to_end_in_a_turn, ended_and_started, extra={"doctor_ready_timeout": 8}),
     "gateway-crash-loop": Fault(killed_again_and_again, f"systemctl restart {UNIT}"),
     "gateway-stuck": Fault(
         f"printf 'MESSAGE=another OpenClaw process owns state-lifecycle\\nOBJECT_SYSTEMD_UNIT={UNIT}\\n' | logger --journald",

@@ -126,7 +126,7 @@ class Patient:
 
     @cached_property
     def ready(self) -> bool:
-        """Whether it can be asked. One that is starting is waited for, also where it needs another start."""
+        """Whether it can be asked. One that is starting, or ends first, is waited for, also where it needs another start."""
         pids: set[int] = set()
         deadline = time.monotonic() + self.given.patience
         while self.gateway is not None:
@@ -136,7 +136,9 @@ class Patient:
             pids |= {state.pid} - {0}
             if state.active == "active" and self.gateway.ready():
                 return True
-            if not state.running or len(pids) > _STARTS or time.monotonic() >= deadline:
+            # One that is ending may be about to start again; if it is not, it will have ended.
+            goes_on = state.running or state.active == "deactivating"
+            if not goes_on or len(pids) > _STARTS or time.monotonic() >= deadline:
                 return False
             time.sleep(_POLL_SECONDS)
         return False
@@ -194,7 +196,8 @@ def stopped(name: str, code: str, what: str) -> Iterable[Finding]:
         return
     # One that ends at every start is never failed for good; one that waits for others for too long is told by its own look.
     dies = found["SubState"] == "auto-restart" and found["Result"] != "timeout"
-    if dies or found["ActiveState"] not in ("active", "activating", "reloading"):
+    # What is ending was told to, and mostly to start anew.
+    if dies or found["ActiveState"] not in ("active", "activating", "reloading", "deactivating"):
         told = f"{found['ActiveState']}/{found['SubState']}, result {found['Result']}"
         yield Finding(code, f"{what} does not run.", f"{name} is {told}", unit=name)
     elif found["UnitFileState"] == "disabled":

@@ -80,6 +80,9 @@ def process(patient: Patient) -> Iterator[Finding]:
                 "exit status 78, and OpenClaw finds its files valid",
                 unit=gateway.unit,
             )
+    elif state.active == "deactivating":
+        sentence = f"Gateway {name} lets its turns end before it stops or starts anew."
+        yield Finding("gateway-ending", sentence, f"it is {state.active}/{state.sub}")
     elif not state.running:
         yield Finding("gateway-down", f"Gateway {name} does not run.", told, unit=gateway.unit)
     elif not ready:

@@ -113,6 +113,11 @@ CODES: dict[str, Code] = {
     "gateway-down": Code(
         ERROR, "The gateway does not run", "Its coaches are not answered.", "Its unit is inactive or failed, and not by exit 78.",
         START_IT, (START,), ("proxy-leads-nowhere",)),
+    "gateway-ending": Code(
+        NOTE, "The gateway lets its turns end before it stops or starts anew",
+        "Who asked before is answered; who asks now is not.",
+        "systemd has told its process to end, and it has not yet: it has 330 seconds for that.",
+        "Somebody stops it, or a play starts it anew: look again in some minutes.", explains=AWAY),
     "gateway-refused-config": Code(
         ERROR, "The gateway is down: it refuses its config",
         "OpenClaw ended with 78 and systemd leaves it at that. Starting it again does not help.",

@@ -581,6 +581,7 @@ def test_a_link_in_the_way(gateway: Gateway) -> None:
 
 
 ENDED = UnitState("failed", "failed", 0, "exit-code", 200)
+ENDING = UnitState("deactivating", "stop-sigterm", 1, "success", 0)
 NEXT = UnitState("activating", "auto-restart", 0, "exit-code", 200)
 
 
@@ -1154,6 +1155,9 @@ def test_a_gateway_that_is_starting_is_waited_for(gateway: Gateway, monkeypatch:
         (starting, RUNNING._replace(pid=5), starting, RUNNING): True,
         tuple(RUNNING._replace(pid=pid) for pid in (5, 6, 7, 8)): False,
         (starting, starting._replace(active="failed")): False,
+        # It was told to start anew, and let its turns end first.
+        (ENDING, ENDING, starting, RUNNING): True,
+        (ENDING, ENDED): False,
     }
     for states, ready in ways.items():
         told = iter(states)
@@ -1162,3 +1166,14 @@ def test_a_gateway_that_is_starting_is_waited_for(gateway: Gateway, monkeypatch:
         monkeypatch.setattr(Gateway, "ready", lambda _self, asked=asked: asked.state.pid == RUNNING.pid)
         assert asked.ready is ready
         assert asked.state == states[-1]
+
+
+def test_a_gateway_that_lets_its_turns_end(gateway: Gateway, units: dict[str, dict[str, str]]) -> None:
+    object.__setattr__(gateway, "supervisor", SimpleNamespace(state=lambda: ENDING))
+    given = Given(proxy_port=8080, patience=0)
+    found = _doctor.examine(patient(gateway, given), {"the gateway's process": _doctor_gateway.process})
+    assert [(one.code, CODES[one.code].severity, CODES[one.code].remedies) for one in found] == [
+        ("gateway-ending", "note", ())
+    ]
+    units["claw-proxy.service"] = {"ActiveState": "deactivating", "SubState": "stop-sigterm"}
+    assert codes(_doctor_ways.proxy(patient(gateway, given))) == []
