@@ -144,6 +144,16 @@ class Patient:
         return False
 
     @cached_property
+    def environment(self) -> Mapping[str, str]:
+        """What its process was started with; empty where there is none any more, which its own check tells."""
+        pid = self.state.pid if self.gateway else 0
+        try:
+            text = (self.root / f"proc/{pid}/environ").read_text("utf-8", "replace") if pid else ""
+        except (FileNotFoundError, ProcessLookupError):
+            return {}
+        return dict(variable.split("=", 1) for variable in text.split("\0") if "=" in variable)
+
+    @cached_property
     def token_taken(self) -> bool:
         """Whether it is ready and takes the token of its file, so that it can be asked as the fleet does."""
         try:

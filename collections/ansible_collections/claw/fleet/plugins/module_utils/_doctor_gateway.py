@@ -166,14 +166,9 @@ def units(patient: Patient) -> Iterator[Finding]:
 def environment(patient: Patient) -> Iterator[Finding]:
     """Whether the running process has the fleet's places."""
     gateway = patient.gateway
-    if gateway is None or not patient.state.pid:
+    has = patient.environment
+    if gateway is None or not has:
         return
-    try:
-        text = (patient.root / f"proc/{patient.state.pid}/environ").read_text("utf-8", "replace")
-    except (FileNotFoundError, ProcessLookupError):
-        # It has ended since, which its own check tells.
-        return
-    has = dict(variable.split("=", 1) for variable in text.split("\0") if "=" in variable)
     wanted = gateway.environment()
     names = ("OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH", "OPENCLAW_INCLUDE_ROOTS")
     wrong = [

@@ -13,12 +13,13 @@ import json
 import os
 import re
 import secrets
+import shlex
 import socket
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ansible_collections.claw.fleet.plugins.module_utils import _seal
 from ansible_collections.claw.fleet.plugins.module_utils._doctor import Finding, Patient, run, stopped, unit
@@ -100,11 +101,14 @@ def clock(machine: float, before: float, after: float) -> Iterator[Finding]:
 
 def names(patient: Patient) -> Iterator[Finding]:
     """The hosts that the gateway and its agents ask, looked up on the machine."""
-    hosts = sorted(
-        {*patient.given.dns_hosts, *(parts.hostname for parts in _urls(patient) if parts.hostname)}
-    )
-    for host in hosts:
-        if _is_address(host) or host == "localhost":
+    hosts = {
+        *patient.given.dns_hosts,
+        *(parts.hostname or "" for parts in _split(patient.given.coach_api_url)),
+    }
+    proxies = _proxies(patient)
+    hosts |= {_connected_to(parts, proxies) for parts in _providers(patient)}
+    for host in sorted(hosts):
+        if host in ("", "localhost") or _is_address(host):
             continue
         yield from _looked_up(host)
         for server in _servers(patient):
@@ -123,16 +127,52 @@ def _looked_up(host: str) -> Iterator[Finding]:
         yield Finding("dns-slow", f"To look up {host} takes long.", f"{told['seconds']:.1f} s")
 
 
-def _urls(patient: Patient) -> list[Any]:
-    """What the gateway and its agents ask, by their own files."""
-    found = [patient.given.coach_api_url]
+def _providers(patient: Patient) -> list[SplitResult]:
+    """What the gateway asks, by its own file."""
     if patient.gateway:
         with suppress(OSError, ValueError, KeyError, AttributeError):
             config = json.loads(Path(patient.gateway.config).read_text())
-            found += [
-                str(provider.get("baseUrl") or "") for provider in config["models"]["providers"].values()
-            ]
-    return [urlsplit(url) for url in found if url]
+            return _split(
+                *(str(provider.get("baseUrl") or "") for provider in config["models"]["providers"].values())
+            )
+    return []
+
+
+def _split(*urls: str) -> list[SplitResult]:
+    return [urlsplit(url) for url in urls if url]
+
+
+def _proxies(patient: Patient) -> dict[str, str]:
+    """By which proxies the gateway leaves: by scheme, and with "no" the hosts for which it does not."""
+    has: Mapping[str, str] = patient.environment
+    if not has and patient.gateway:
+        # While it does not run, what it would be started with.
+        words = shlex.split(unit(patient.gateway.unit, "Environment").get("Environment", ""))
+        has = dict(word.split("=", 1) for word in words if "=" in word)
+    found = {
+        name: has.get(f"{name}_proxy") or has.get(f"{name.upper()}_PROXY", "")
+        for name in ("http", "https", "no")
+    }
+    # As Node takes them.
+    return {
+        "http": found["http"],
+        "https": found["https"] or found["http"],
+        "no": ",".join(found["no"].replace(",", " ").split()).replace("*.", "."),
+    }
+
+
+def _connected_to(parts: SplitResult, proxies: dict[str, str]) -> str:
+    """Whose name is looked up on the machine for a URL: its host's, or that of the proxy, who looks up the host's."""
+    host, proxy = parts.hostname or "", proxies.get(parts.scheme, "")
+    # typeshed does not know it.
+    past = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
+    if not proxy or past(f"{host}:{_port(parts)}", proxies):
+        return host
+    return urlsplit(proxy if "://" in proxy else f"//{proxy}").hostname or ""
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
 
 
 def _is_address(host: str) -> bool:
@@ -177,8 +217,8 @@ def localhost(patient: Patient) -> Iterator[Finding]:
     if "127.0.0.1" not in addresses:
         yield Finding("localhost-is-ipv6", sentence, f"its addresses are {', '.join(addresses)}")
         return
-    for parts in _urls(patient):
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    for parts in [*_split(patient.given.coach_api_url), *_providers(patient)]:
+        port = _port(parts)
         if parts.hostname != "localhost" or addresses[0] != "::1":
             continue
         if _listens("127.0.0.1", port) and not _listens("::1", port):

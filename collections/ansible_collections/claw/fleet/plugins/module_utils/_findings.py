@@ -58,7 +58,8 @@ CODES: dict[str, Code] = {
     "dns-fails": Code(
         ERROR, "A host's name is not found",
         "Agents, or the gateway, do not reach the app or the provider of models.",
-        "The machine looks up the hosts of the gateway's providers, of the coach API and of `doctor_dns_hosts`; one has no address.",
+        "The machine looks up the hosts of the gateway's providers (where it leaves by a proxy, that one's), of the coach API and of "
+        "`doctor_dns_hosts`; one has no address.",
         "`getent ahosts HOST` and `resolvectl query HOST` on the machine; correct `/etc/resolv.conf`, or the name."),
     "dns-slow": Code(
         WARNING, "Looking up a name takes long",

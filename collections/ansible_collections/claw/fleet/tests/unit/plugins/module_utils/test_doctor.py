@@ -210,6 +210,59 @@ def test_a_server_that_drops_questions_for_ipv6(monkeypatch: pytest.MonkeyPatch)
     assert _doctor_machine._answers("127.0.0.1", "app.example", 28, good.port)
 
 
+@pytest.mark.parametrize(
+    ("environment", "looked_up"),
+    [
+        ({}, ["app.example", "inner.example", "m.example", "plain.example", "more.example"]),
+        (
+            {"HTTPS_PROXY": "http://user:word@way.example:3128"},
+            ["app.example", "plain.example", "way.example", "more.example"],
+        ),
+        ({"http_proxy": "way.example:3128"}, ["app.example", "way.example", "more.example"]),
+        (
+            {"https_proxy": "http://way.example:3128", "HTTP_PROXY": "http://10.0.0.1", "NO_PROXY": "10.0.0.0/8 *.example.org, inner.example"},
+            ["app.example", "inner.example", "way.example", "more.example"],
+        ),
+        (
+            {"https_proxy": "http://way.example:3128", "no_proxy": ".example:443,plain.example"},
+            ["app.example", "inner.example", "m.example", "plain.example", "more.example"],
+        ),
+        ({"https_proxy": "http://way.example:3128", "no_proxy": "*"},
+         ["app.example", "inner.example", "m.example", "plain.example", "more.example"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("runs", [True, False])
+def test_names_that_a_proxy_looks_up(
+    gateway: Gateway,
+    units: dict[str, dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    looked_up: list[str],
+    runs: bool,
+) -> None:
+    urls = (
+        "https://m.example/v1",
+        "https://inner.example/v1",
+        "http://plain.example/v1",
+        "http://127.0.0.1:1/",
+    )
+    providers = {str(number): {"baseUrl": url} for number, url in enumerate(urls)}
+    Path(gateway.config).write_text(json.dumps({"models": {"providers": providers}}))
+    given = Given(coach_api_url="https://app.example/", dns_hosts=["more.example"])
+    asked = patient(gateway, given, state=RUNNING if runs else ENDED)
+    words = [f"{name}={value}" for name, value in environment.items()]
+    units[gateway.unit] = {"Environment": "" if runs else " ".join(f'"{word}"' for word in words)}
+    if runs:
+        process = asked.root / "proc" / "1"
+        process.mkdir(parents=True)
+        (process / "environ").write_text("\0".join(["A=b", *words, ""]))
+    asks: list[str] = []
+    found = {"addresses": [], "error": "", "seconds": 0.0}
+    monkeypatch.setattr(_doctor_machine, "resolve", lambda host, _seconds: (asks.append(host), found)[1])
+    assert list(_doctor_machine.names(asked)) == []
+    assert asks == sorted(looked_up)
+
+
 def test_localhost_that_leads_where_nobody_listens(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     both = [(0, 0, 0, "", ("::1", 0)), (0, 0, 0, "", ("127.0.0.1", 0))]
     monkeypatch.setattr(_doctor_machine.socket, "getaddrinfo", lambda *_given, **_more: both)
