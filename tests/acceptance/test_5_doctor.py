@@ -332,6 +332,9 @@ FAULTS: dict[str, Fault] = {
     ),
     # Which it leaves to people
     "machine-unreachable": Fault("true", "true", arguments=("-e", "ansible_port=1")),
+    "machine-refuses": Fault(
+        f"{kept('/etc/sudoers.d/operator')} && sed -i 's/NOPASSWD: *//' /etc/sudoers.d/operator", back("/etc/sudoers.d/operator")
+    ),
     "check-failed": Fault(
         "mv /usr/bin/journalctl /usr/bin/journalctl.away", "mv /usr/bin/journalctl.away /usr/bin/journalctl"
     ),

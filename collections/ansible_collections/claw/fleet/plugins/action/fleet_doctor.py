@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.claw.fleet.plugins.module_utils import _doctor, _doctor_agents, _doctor_machine
 from ansible_collections.claw.fleet.plugins.module_utils._coach import CoachListError, check_rows
@@ -22,6 +23,11 @@ _FIELDS = (
 )  # fmt: skip
 _UNAUTHORIZED = (401, 403)
 _MOST_LOOKS = 3
+_NOT_ROOT = re.compile(
+    r"\b(?:Missing|Incorrect) \w+ password|waiting for (?:become success|privilege escalation)|\bsudoers\b"
+    r"|\b(?:sudo|su|doas): (?!unable to resolve)|\bnot allowed to (?:run|execute)\b"
+)
+"""How Ansible says it, and the programs themselves: there is no class of error for it."""
 
 
 class ActionModule(ActionBase):
@@ -76,18 +82,26 @@ class ActionModule(ActionBase):
                 module_args=options,
                 task_vars=task_vars,
             )
-        except AnsibleConnectionFailure as error:
-            finding = _doctor.Finding("machine-unreachable", "The machine cannot be reached.", str(error))
-            return [_doctor.told(finding, gateway)]
+        except AnsibleError as error:
+            # Also what is no failure of a connection: nothing was run there.
+            return [_doctor.told(_not_looked_at(str(error), away=True), gateway)]
         if answer.get("failed") or answer.get("unreachable") or "findings" not in answer:
-            code = "machine-unreachable" if answer.get("unreachable") else "check-failed"
             words = f"{answer.get('msg') or ''} {answer.get('module_stderr') or ''} {answer.get('exception') or ''}"
-            finding = _doctor.Finding(code, "The doctor could not look at the machine.", words)
-            return [_doctor.told(finding, gateway)]
+            found = _not_looked_at(words, away=bool(answer.get("unreachable")))
+            return [_doctor.told(found, gateway)]
         clock = _doctor_machine.clock(answer["now"], before, time.time()) if options["machine"] else ()
         return [_doctor.told(finding, gateway) for finding in clock] + [
             {**finding, "gateway": gateway} for finding in answer["findings"]
         ]
+
+
+def _not_looked_at(words: str, *, away: bool) -> _doctor.Finding:
+    """What is said of a machine on which the doctor's other half could not do its work."""
+    if _NOT_ROOT.search(words):
+        return _doctor.Finding("machine-refuses", "The machine does not let the doctor become root.", words)
+    if away:
+        return _doctor.Finding("machine-unreachable", "The machine cannot be reached.", words)
+    return _doctor.Finding("check-failed", "The doctor could not look at the machine.", words)
 
 
 def _of_app(args: dict[str, Any]) -> tuple[dict[str, Any], list[_doctor.Finding]]:

@@ -34,6 +34,11 @@ CODES: dict[str, Code] = {
         ERROR, "The machine cannot be reached",
         "Ansible does not reach the machine, so nothing is known of what is on it. Coaches may be served all the same.",
         "SSH fails.", "Try `ssh` to it as Ansible does; look at its power, its network and its keys."),
+    "machine-refuses": Code(
+        ERROR, "The machine does not let the doctor become root",
+        "Ansible reaches it, and nothing is known of what is on it. No other play works either.",
+        "`sudo` wants another password than it is given, or one at all, or does not let Ansible's user do it.",
+        "Give the password (`-K`, or `ansible_become_password`), or the user the right in `/etc/sudoers.d`."),
     "check-failed": Code(
         WARNING, "Something could not be looked at",
         "One of the doctor's looks did not come to an end, so what it would have found is not known. The others did.",

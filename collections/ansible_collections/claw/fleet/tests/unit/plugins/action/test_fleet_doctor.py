@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import pytest
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible_collections.claw.fleet.plugins.action.fleet_doctor import ActionModule
 from ansible_collections.claw.fleet.plugins.module_utils import _doctor
 from ansible_collections.claw.fleet.tests.unit.plugins.coach_list import TOKEN, CoachList, refuse, settled
@@ -110,8 +110,28 @@ def test_an_app_that_is_not_to_be_asked(coach_list: CoachList, machine: Machine)
         ({"unreachable": True, "msg": "no route"}, "machine-unreachable"),
         (
             {"failed": True, "msg": "MODULE FAILURE", "module_stderr": "sudo: a password is required"},
+            "machine-refuses",
+        ),
+        (
+            {
+                "failed": True,
+                "msg": "MODULE FAILURE",
+                "module_stderr": "operator is not in the sudoers file.",
+            },
+            "machine-refuses",
+        ),
+        (AnsibleError("Missing sudo password"), "machine-refuses"),
+        (AnsibleError("Incorrect sudo password"), "machine-refuses"),
+        (AnsibleError("Premature end of stream waiting for become success."), "machine-refuses"),
+        (
+            AnsibleConnectionFailure("Timeout (12s) waiting for privilege escalation prompt: "),
+            "machine-refuses",
+        ),
+        (
+            {"failed": True, "msg": "x", "module_stderr": "sudo: unable to resolve host m\nKilled"},
             "check-failed",
         ),
+        (AnsibleError("failed to transfer file"), "machine-unreachable"),
     ],
 )
 def test_a_machine_that_is_away(coach_list: CoachList, machine: Machine, answer: Any, code: str) -> None:
