@@ -48,7 +48,6 @@ _SEALED = re.compile(
     r"claw-(?:reconciler|egress(?:-rules|-watch|-bridge|-link)?|tunnel(?:-watch)?|sandbox-workspaces|podman(?:-builder)?"
     r"|firewall(?:-trial)?)(?:@[^.]*)?\.(?:service|timer|path)"
 )
-_TUNNELED = "etc/claw-tunnel/gateways.d"
 _SITE_OF_ALL = "`ansible-playbook -i inventory/ claw.fleet.site`"
 _SITE_OF_RECONCILER = "`ansible-playbook -i inventory/ claw.fleet.reconciler`"
 
@@ -263,18 +262,8 @@ def edited_units(patient: Patient) -> Iterator[Finding]:
             yield _edited(path.name, path)
     for path in sorted(path for place in _ADDED for path in (patient.root / place).glob("claw-*.d/*.conf")):
         name = path.parent.name.removesuffix(".d")
-        if not _SEALED.fullmatch(name):
-            continue
-        text = path.read_text("utf-8", "replace")
-        if not _seal.is_sealed(text) and not _of_a_gateway(patient, name, path):
+        if _SEALED.fullmatch(name):
             yield Finding("unit-overridden", f"Somebody added to {name}.", str(path), unit=name)
-        elif not _seal.is_whole(text):
-            yield _edited(name, path)
-
-
-def _of_a_gateway(patient: Patient, name: str, path: Path) -> bool:
-    """Whether it is how the watcher is given a gateway's token: without it nobody is told where that one is."""
-    return name == "claw-tunnel-watch.service" and (patient.root / _TUNNELED / f"{path.stem}.json").exists()
 
 
 def _switched_off(name: str) -> bool:

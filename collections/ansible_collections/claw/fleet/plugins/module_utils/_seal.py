@@ -19,11 +19,6 @@ def sealed(text: str) -> str:
     return f"{text}{_SEAL}{_digest(text)}\n"
 
 
-def is_sealed(text: str) -> bool:
-    """Whether somebody has sealed it, or what it was made of."""
-    return _SEAL in text
-
-
 def is_whole(text: str) -> bool:
     """Whether it was sealed, and is as it was then."""
     body, found, digest = text.rpartition(_SEAL)

@@ -885,17 +885,9 @@ def test_units_that_somebody_added_to(machine: Patient, tmp_path: Path, place: s
     added.mkdir(parents=True)
     (tmp_path / place / "claw-extra.service.d").mkdir()
     (tmp_path / place / "claw-extra.service.d" / "mine.conf").write_text("")
-    (added / "gw-a.conf").write_text(WHOLE)
     assert list(_doctor_machine.edited_units(machine)) == []
-    (added / "gw-a.conf").write_text(WHOLE.replace("1G", "2G"))
     (added / "override.conf").write_text("[Service]\n")
-    assert codes(_doctor_machine.edited_units(machine)) == ["unit-edited", "unit-overridden"]
-    # That of a gateway, from before or with its last line taken away, is not to be removed.
-    known = tmp_path / "etc/claw-tunnel/gateways.d"
-    known.mkdir(parents=True)
-    (known / "gw-a.json").write_text("{}")
-    (added / "gw-a.conf").write_text("[Service]\n")
-    assert codes(_doctor_machine.edited_units(machine)) == ["unit-edited", "unit-overridden"]
+    assert codes(_doctor_machine.edited_units(machine)) == ["unit-overridden"]
 
 
 def test_sandboxes_that_do_not_reach_the_proxy(gateway: Gateway, units: dict[str, dict[str, str]]) -> None:
