@@ -628,10 +628,12 @@ def test_what_is_found_is_not_mended_in_check_mode(fleet: Fleet, tmp_path: Path)
 
 
 @pytest.mark.fire
-def test_nothing_is_made_anew_where_it_is_only_out_of_sight(fleet: Fleet) -> None:
+def test_nothing_is_made_anew_where_it_is_only_out_of_sight(fleet: Fleet, tmp_path: Path) -> None:
     fleet.sh(AWAY)
     try:
-        for playbook in (SITE, "playbooks/provision-coach.yml"):
+        play, found = look(fleet, tmp_path, "--tags", "fix")
+        assert codes(found) == ["state-missing"] and play.rc != 0
+        for playbook in (SITE, "playbooks/provision-coach.yml", "playbooks/rotate-provider-key.yml"):
             play = fleet.play(playbook, "--limit", GATEWAY)
             assert play.rc != 0 and f"knows is not in {STATE}" in " ".join(play.output.split()), play.output
         assert fleet.sh(f"ls -A {STATE}") == ""

@@ -133,6 +133,7 @@ def main() -> None:
         )
     try:
         gateway = Gateway.load(name)
+        gateway.require_state()
         with _durable.lock(gateway.lock_path):
             changed, files = reconcile(gateway, token, keys, module.check_mode)
             reloaded = take(gateway, check=module.check_mode, instead=predicted(gateway, token, keys))

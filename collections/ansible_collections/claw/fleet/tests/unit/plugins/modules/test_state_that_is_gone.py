@@ -18,16 +18,18 @@ from ansible_collections.claw.fleet.plugins.modules import (
     agent_key_file,
     coaches_info_look,
     gateway_info,
+    gateway_secrets,
     openclaw_agent,
 )
 from ansible_collections.claw.fleet.tests.unit.plugins.offline import OfflineGateway, offline_gateway
 
 URL = {"coach_api_url": "https://app.example.com/"}
 REFUSING: list[tuple[ModuleType, dict[str, Any]]] = [
-    (openclaw_agent, {}),
-    (agent_key_file, URL),
-    (agent_adoption, {**URL, "state_dir": "/nowhere"}),
-    (coaches_info_look, {**URL, "token_file": "/nowhere"}),
+    (openclaw_agent, {"agents": []}),
+    (agent_key_file, {**URL, "agents": []}),
+    (agent_adoption, {**URL, "agents": [], "state_dir": "/nowhere"}),
+    (coaches_info_look, {**URL, "agents": [], "token_file": "/nowhere"}),
+    (gateway_secrets, {}),
 ]
 
 
@@ -36,6 +38,9 @@ def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OfflineGateway:
     """One that was in force."""
     gateway = offline_gateway(tmp_path)
     (tmp_path / "etc" / "config.applied.json").write_text("{}")
+    (tmp_path / "etc" / "gw-a").mkdir()
+    (tmp_path / "etc" / "gw-a" / "gateway.json").touch()
+    monkeypatch.setattr(gateway_secrets, "DEFAULT_CONFIG_ROOT", str(tmp_path / "etc"))
     monkeypatch.setattr(Gateway, "load", lambda *_given: gateway)
     return gateway
 
@@ -49,7 +54,7 @@ def test_it_refuses(
     check: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = {"gateway": "gw-a", "agents": [], "_ansible_check_mode": check, **given}
+    arguments = {"gateway": "gw-a", "_ansible_check_mode": check, **given}
     with patch_module_args(arguments), pytest.raises(SystemExit):
         module.main()
     told = json.loads(capsys.readouterr().out)
