@@ -28,7 +28,7 @@ AUTHORITY = (
 """Python that ends well where the inventory's authority is trusted."""
 
 # Who listens, for everybody, where some of it is named and some is not.
-PORTS = (8443, 9100, 9200, 9300, 47111)
+PORTS = (8443, 9100, 9200, 9300, 9500, 47111)
 _LISTEN = f"""
 import socket, threading
 def serve(port):

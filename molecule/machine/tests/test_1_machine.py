@@ -147,6 +147,12 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {"machine_open_ports": [{"port": 70000}]},
         "A port lies between 1 and 65535",
     ),
+    "a protocol that is none": (
+        "true",
+        "true",
+        {"machine_open_ports": [{"port": 8443, "protocol": "sctp"}]},
+        "value of protocol must be one of: tcp, udp, got: sctp",
+    ),
     "an address that is none": (
         "true",
         "true",
@@ -229,6 +235,19 @@ def test_a_machine_behind_another_is_reached(tmp_path: Path) -> None:
     assert '"ssh_port": 22' in told
     came = sh(NEW, "journalctl -u ssh --no-pager | grep Accepted | tail -1")
     assert addresses(OLD)["IPv4"] in came or addresses(OLD)["IPv6"] in came
+
+
+def test_who_waits_for_packets_of_udp_is_told_though_no_process_has_the_port(tmp_path: Path) -> None:
+    """As WireGuard's port is; the bench's kernel may have none, and a VXLAN's is of the same kind."""
+    made = "ip link add vx0 type vxlan id 7 dstport 51821; ip link set vx0 up"
+    with wrong(NEW, made, "ip link delete vx0"):
+        words = [NEW, "-i", f"{NEW},", "-b", "-m", "claw.fleet.machine_info", "-o"]
+        common = {
+            "ansible_ssh_common_args": f"-F {BENCH.ssh_config}",
+            "ansible_control_path_dir": str(tmp_path / "cp"),
+        }
+        told = run(["ansible", *words, "-e", json.dumps(common)]).stdout
+    assert 51821 in json.loads(told.partition("=> ")[2])["listening_udp"]
 
 
 _PROXY = """

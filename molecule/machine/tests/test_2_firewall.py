@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -23,8 +24,8 @@ from machines import (
 
 # SSH, and what the inventory names for everybody or for that family's networks.
 SEEN: dict[str, dict[str, set[int]]] = {
-    "IPv4": {"TCP": {22, 8443, 9300}, "UDP": set()},
-    "IPv6": {"TCP": {22, 8443, 9200}, "UDP": set()},
+    "IPv4": {"TCP": {22, 8443, 9300}, "UDP": {9500}},
+    "IPv6": {"TCP": {22, 8443, 9200}, "UDP": {9500}},
 }
 FAMILIES = tuple(SEEN)
 TRIAL = "/etc/systemd/system/claw-firewall-trial.service.d/fault.conf"
@@ -93,11 +94,18 @@ for place in "br-test 10.99.0" "clw0 172.29.240"; do
 done
 nft -f - <<RULES
 table ip engine {
-    chain prerouting { type nat hook prerouting priority dstnat; tcp dport { 8444, 8081 } dnat to 10.99.0.2:80; }
+    chain prerouting { type nat hook prerouting priority dstnat; tcp dport { 8444, 8081 } dnat to 10.99.0.2:80;
+        udp dport { 9500, 9501 } dnat to 10.99.0.2:80; }
     chain postrouting { type nat hook postrouting priority srcnat; oifname eth0 masquerade; }
 }
 RULES
 systemd-run -q --unit=published -p NetworkNamespacePath=/run/netns/br-test python3 -m http.server 80
+systemd-run -q --unit=published-udp -p NetworkNamespacePath=/run/netns/br-test python3 -c '
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("", 80))
+while True:
+    server.sendto(*server.recvfrom(200))'
 systemd-run -q --unit=egress-stand-in python3 -m http.server 3128 --bind 172.29.240.1
 """,
     )
@@ -107,7 +115,7 @@ systemd-run -q --unit=egress-stand-in python3 -m http.server 3128 --bind 172.29.
     sh(OLD, "ip route delete 10.99.0.0/24", check=False)
     sh(
         NEW,
-        "systemctl stop published egress-stand-in; nft delete table ip engine; "
+        "systemctl stop published published-udp egress-stand-in; nft delete table ip engine; "
         "for name in br-test clw0; do ip netns delete $name; ip link delete $name; done",
         check=False,
     )
@@ -120,6 +128,15 @@ def reaches(machine: str, address: str, port: int, *, inside: str = "") -> bool:
     return "yes" in sh(machine, f"{within}python3 -c '{ask}' 2>/dev/null && echo yes || echo no")
 
 
+def answers(machine: str, address: str, port: int) -> bool:
+    """Whether a packet of UDP from a machine is answered."""
+    ask = (
+        "import socket; asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); asking.settimeout(2); "
+        f'asking.sendto(b"who is there?", ("{address}", {port})); asking.recvfrom(200)'
+    )
+    return "yes" in sh(machine, f"python3 -c '{ask}' 2>/dev/null && echo yes || echo no")
+
+
 def test_ports_of_containers_are_closed_unless_they_are_named(containers: str) -> None:
     """And what containers and sandboxes reach by their engine's rules they still do."""
     address, other = addresses(NEW)["IPv4"], addresses(OLD)["IPv4"]
@@ -128,6 +145,8 @@ def test_ports_of_containers_are_closed_unless_they_are_named(containers: str) -
     wanted = {
         "a port that is named": (reaches(OLD, address, 8444), True),
         "one that is not": (reaches(OLD, address, 8081), False),
+        "a port of UDP that is named": (answers(OLD, address, 9500), True),
+        "one of UDP that is not": (answers(OLD, address, 9501), False),
         "a container by its own address": (reaches(OLD, "10.99.0.2", 80), False),
         "the machine itself to its container": (reaches(NEW, "10.99.0.2", 80), True),
         "a container to elsewhere": (reaches(NEW, other, 22, inside="br-test"), True),
@@ -142,9 +161,9 @@ def test_ports_of_containers_are_closed_unless_they_are_named(containers: str) -
     assert rules(NEW) == kept
     sh(NEW, "nft delete table inet claw_machine")
     try:
-        assert reaches(OLD, address, 8081) and reaches(OLD, "10.99.0.2", 80), (
-            "the firewall was what closed them"
-        )
+        assert (
+            reaches(OLD, address, 8081) and answers(OLD, address, 9501) and reaches(OLD, "10.99.0.2", 80)
+        ), "the firewall was what closed them"
     finally:
         sh(NEW, "systemctl reload claw-firewall")
 
@@ -199,6 +218,10 @@ def test_nobody_is_locked_out() -> None:
         sh(OLD, f"rm -r $(dirname {TRIAL}); systemctl daemon-reload")
     assert came.rc != 0
     assert "No new connection to old came through its new firewall" in came.words
+    closed = re.search(r"The firewall of old closes (.*?), on which something listens", came.words)
+    assert closed and {"9100", "47111", "8443/udp", "9100/udp", "9500/udp"} <= set(closed[1].split(", ")), (
+        came.output
+    )
     # Until it is over, and not only coming to its end, at which the rules of before are loaded.
     sh(
         OLD,

@@ -9,18 +9,20 @@ PRIVATE to claw.fleet: may change at any time.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 _PROC = Path("/proc")
+_INTERFACES = Path("/sys/class/net")
 _HOSTS = Path("/etc/hosts")
 _UNIT_PATHS = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 _LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
@@ -36,6 +38,11 @@ _CAP_SYS_TIME = 25
 NOBODY: dict[str, Any] = {"path": "", "pid": 0, "command": ""}
 """Who holds a lock that is free."""
 _LISTENS = "0A"
+_UNCONNECTED = "07"
+# Answers to a client of DHCP, which come in whatever is named.
+_DHCP_CLIENTS = (68, 546)
+# By custom; it lies amid the ports that clients are given, and in a container its engine has it.
+_WIREGUARD = 51820
 # Addresses for documentation, which nobody has: what counts is whether the kernel knows a way there. Nothing is sent.
 _ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 
@@ -149,15 +156,16 @@ def timekeeper() -> str:
     return next((unit for unit in _TIMEKEEPERS if any((path / unit).is_file() for path in _UNIT_PATHS)), "")
 
 
-def ssh_port() -> int | None:
-    """The machine's own port of the SSH connection that this process came by, or None if it came otherwise."""
+def ssh_connection() -> tuple[str, str, int] | None:
+    """The SSH connection that this process came by, or None: the client's address, the machine's own, and its port."""
     # Whoever becomes root on the way forgets it, so those who began it are asked.
     pid = os.getpid()
     while pid > 1:
         with suppress(OSError, ValueError):
             for variable in (_PROC / str(pid) / "environ").read_bytes().split(b"\0"):
                 if variable.startswith(b"SSH_CONNECTION="):
-                    return int(variable.split()[3])
+                    client, _port, server, port = variable.decode().partition("=")[2].split()
+                    return client, server, int(port)
         try:
             pid = int((_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
         except (OSError, ValueError, IndexError):
@@ -165,17 +173,75 @@ def ssh_port() -> int | None:
     return None
 
 
+def wireguard(client: str, server: str) -> dict[str, Any] | None:
+    """The WireGuard interface by which a client is answered, or None, and the UDP ports of which one is its own."""
+    told = _said("ip", "-json", "route", "get", client, "from", server)
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        name = str(json.loads(told)[0]["dev"])
+        if "DEVTYPE=wireguard" in (_INTERFACES / name / "uevent").read_text().split():
+            # Without its tool the kernel does not say which of the sockets that no process has is WireGuard's.
+            own = _said("wg", "show", name, "listen-port").strip()
+            return {"interface": name, "ports": [int(own)] if own.isdecimal() else _of_the_kernel()}
+    return None
+
+
+def _said(*command: str) -> str:
+    with suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return ""
+
+
 def listening() -> list[int]:
     """TCP ports that something listens on for others than the machine itself."""
-    ports = set()
-    for name in ("tcp", "tcp6"):
+    return sorted({port for port, _inode in _sockets(("tcp", "tcp6"), _LISTENS)})
+
+
+def listening_udp() -> list[int]:
+    """UDP ports that something waits at for others than the machine itself, and that were not given to a client."""
+    first, last = map(int, (_PROC / "sys" / "net" / "ipv4" / "ip_local_port_range").read_text().split())
+    held = _held()
+    return sorted(
+        {
+            port
+            for port, inode in _sockets(("udp", "udp6"), _UNCONNECTED)
+            if port not in _DHCP_CLIENTS
+            # Who asks others has a socket of the same kind, at whatever port was free.
+            and (not first <= port <= last or port == _WIREGUARD or inode not in held)
+        }
+    )
+
+
+def _of_the_kernel() -> list[int]:
+    """UDP ports that no process has but the kernel itself, such as WireGuard's."""
+    held = _held()
+    return sorted({port for port, inode in _sockets(("udp", "udp6"), _UNCONNECTED) if inode not in held})
+
+
+def _sockets(names: Iterable[str], wanted: str) -> Iterator[tuple[int, str]]:
+    """Ports of the sockets that are in a state, for others than the machine itself, and their inodes."""
+    for name in names:
         with suppress(OSError):
             for line in (_PROC / "net" / name).read_text().splitlines()[1:]:
-                _number, local, _remote, state, *_rest = line.split()
+                _number, local, _remote, state, _queues, _timer, _tries, _user, _timeout, inode, *_rest = (
+                    line.split()
+                )
                 address, _colon, port = local.partition(":")
-                if state == _LISTENS and not _is_loopback(address):
-                    ports.add(int(port, 16))
-    return sorted(ports)
+                if state == wanted and not _is_loopback(address):
+                    yield int(port, 16), inode
+
+
+def _held() -> set[str]:
+    """Inodes of the sockets that processes have."""
+    return {inode for place in _PROC.iterdir() if place.name.isdecimal() for inode in _held_by(place)}
+
+
+def _held_by(process: Path) -> Iterator[str]:
+    with suppress(OSError):
+        for file in (process / "fd").iterdir():
+            with suppress(OSError):
+                kind, _colon, inode = str(file.readlink()).partition(":")
+                if kind == "socket":
+                    yield inode.strip("[]")
 
 
 def _is_loopback(address: str) -> bool:

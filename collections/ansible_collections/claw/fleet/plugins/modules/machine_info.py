@@ -110,8 +110,22 @@ ssh_port:
   description: The machine's own port of the SSH connection that this module came by.
   returned: when it came by SSH
   type: int
+ssh_wireguard:
+  description:
+    - The WireGuard interface that this module came by, and the UDP port that WireGuard is reached at. They are all that the
+      kernel itself has where C(wg) is not there to say which.
+  returned: when it came by SSH through WireGuard
+  type: dict
+  sample: {"interface": "wg0", "ports": [51820]}
 listening:
   description: TCP ports that something listens on for others than the machine itself.
+  returned: always
+  type: list
+  elements: int
+listening_udp:
+  description:
+    - UDP ports that something waits at for others than the machine itself. Without those of clients, which are of DHCP, or
+      that a process has in the range that the kernel gives to clients.
   returned: always
   type: list
   elements: int
@@ -137,6 +151,7 @@ def find(params: dict[str, Any], now: float) -> dict[str, Any]:
         "room": [machine.room(path) for path in params["paths"]],
         "missing_packages": machine.missing(params["packages"]),
         "listening": machine.listening(),
+        "listening_udp": machine.listening_udp(),
         "package_lock": machine.NOBODY,
     }
     for name in params["names"]:
@@ -148,8 +163,10 @@ def find(params: dict[str, Any], now: float) -> dict[str, Any]:
     if found["missing_packages"] or machine.interrupted():
         found["package_lock"] = machine.package_lock(params["packages_wait"])
     found["packages_interrupted"] = found["package_lock"] == machine.NOBODY and machine.interrupted()
-    if port := machine.ssh_port():
-        found["ssh_port"] = port
+    if came := machine.ssh_connection():
+        client, server, found["ssh_port"] = came
+        if tunnel := machine.wireguard(client, server):
+            found["ssh_wireguard"] = tunnel
     return found
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -92,11 +93,97 @@ def test_only_what_others_reach_listens(address: str, family: int, seen: bool) -
 
 
 def test_the_port_is_that_of_the_connection_it_came_by() -> None:
-    ask = (
-        "from ansible_collections.claw.fleet.plugins.module_utils import _machine; print(_machine.ssh_port())"
-    )
+    ask = "from ansible_collections.claw.fleet.plugins.module_utils import _machine; print(_machine.ssh_connection())"
     root = str(Path(__file__).parents[7])
     came = {"SSH_CONNECTION": "192.0.2.1 50000 192.0.2.2 2222"}
     # A shell that came by SSH, and something below it that forgot.
     command = ["sh", "-c", 'env -i PYTHONPATH="$1" "$2" -c "$3"; true', "sh", root, sys.executable, ask]
-    assert subprocess.run(command, env=came, capture_output=True, text=True, check=True).stdout == "2222\n"
+    assert subprocess.run(command, env=came, capture_output=True, text=True, check=True).stdout == (
+        "('192.0.2.1', '192.0.2.2', 2222)\n"
+    )
+
+
+# Port, address, state, inode.
+UDP = (
+    (123, "00000000", "07", 1),
+    (68, "00000000", "07", 2),
+    (323, "0100007F", "07", 3),
+    (5000, "00000000", "01", 4),
+    (40000, "00000000", "07", 5),
+    (40001, "00000000", "07", 6),
+    (51820, "00000000", "07", 7),
+)
+UDP6 = ((546, "000080FE000000000000000000000000", "07", 8), (1194, "0" * 32, "07", 9))
+
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a kernel would say, of sockets of which one process has all but those that end in 1 or in 7."""
+    (tmp_path / "net").mkdir()
+    for name, sockets in (("udp", UDP), ("udp6", UDP6)):
+        lines = [
+            f" 1: {address}:{port:04X} {'0' * len(address)}:0000 {state} 00000000:00000000 00:00000000 00000000 0 0 {inode} 2 0 0"
+            for port, address, state, inode in sockets
+        ]
+        (tmp_path / "net" / name).write_text("\n".join(["  sl  local_address ...", *lines, ""]))
+    (tmp_path / "sys" / "net" / "ipv4").mkdir(parents=True)
+    (tmp_path / "sys" / "net" / "ipv4" / "ip_local_port_range").write_text("32768\t60999\n")
+    (tmp_path / "4711" / "fd").mkdir(parents=True)
+    for inode in (2, 3, 4, 5, 8, 9):
+        (tmp_path / "4711" / "fd" / str(inode)).symlink_to(f"socket:[{inode}]")
+    (tmp_path / "4712").mkdir()
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    return tmp_path
+
+
+def test_who_waits_for_packets_of_udp_is_told_from_who_asks(proc: Path) -> None:
+    # In the range of clients: the kernel has 40001 and 51820 itself, a process has 40000.
+    assert machine.listening_udp() == [123, 1194, 40001, 51820]
+    (proc / "4711" / "fd" / "7").symlink_to("socket:[7]")
+    assert machine.listening_udp() == [123, 1194, 40001, 51820]
+    (proc / "4711" / "fd" / "6").symlink_to("socket:[6]")
+    assert machine.listening_udp() == [123, 1194, 51820]
+
+
+def test_who_asks_by_udp_does_not_wait_for_others() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.bind(("0.0.0.0", 0))
+        assert asking.getsockname()[1] not in machine.listening_udp()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waiting:
+        waiting.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        waiting.bind(("0.0.0.0", 20321))
+        assert 20321 in machine.listening_udp()
+
+
+@pytest.mark.parametrize(
+    ("device", "tool", "told"),
+    [
+        ("wg0", "51821\n", {"interface": "wg0", "ports": [51821]}),
+        ("wg0", "", {"interface": "wg0", "ports": [123, 40001, 51820]}),
+        ("eth0", "", None),
+        ("gone0", "", None),
+        (None, "", None),
+    ],
+)
+def test_a_connection_that_comes_through_wireguard(
+    proc: Path, monkeypatch: pytest.MonkeyPatch, device: str | None, tool: str, told: dict[str, object] | None
+) -> None:
+    for name, kind in (("wg0", "DEVTYPE=wireguard\n"), ("eth0", "")):
+        (proc / "interfaces" / name).mkdir(parents=True)
+        (proc / "interfaces" / name / "uevent").write_text(f"{kind}INTERFACE={name}\n")
+    monkeypatch.setattr(machine, "_INTERFACES", proc / "interfaces")
+
+    def said(*command: str) -> str:
+        if command[0] == "wg":
+            assert command == ("wg", "show", device, "listen-port")
+            return tool
+        assert command == ("ip", "-json", "route", "get", "10.8.0.2", "from", "10.8.0.1")
+        return json.dumps([{"dst": "10.8.0.2", "dev": device}]) if device else ""
+
+    monkeypatch.setattr(machine, "_said", said)
+    assert machine.wireguard("10.8.0.2", "10.8.0.1") == told
+
+
+def test_nobody_comes_through_wireguard_where_there_is_none() -> None:
+    assert machine.wireguard("127.0.0.1", "127.0.0.1") is None
+    assert machine.wireguard("fe80::1%lo", "fe80::2%lo") is None
