@@ -117,17 +117,32 @@ GIVEN: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
         ["\nip saddr { 192.0.2.7 } tcp dport 8080 accept\n"],
         ["\ntcp dport 8080 accept\n"],
     ),
+    "a group that has no hosts": (
+        {"machine_open_ports": [{"port": 9300}, {"port": 8080, "protocol": "udp", "from": []}]},
+        ["machine_open_ports opens 8080/udp and names nobody who may come: its from is empty"],
+        [],
+    ),
+    "nobody": (
+        {"machine_open_ports": [{"port": 8080, "from": None}]},
+        ["machine_open_ports opens 8080/tcp and names nobody"],
+        [],
+    ),
+    "an address without a list": (
+        {"machine_open_ports": [{"port": 8080, "from": "192.0.2.1"}]},
+        ["\nip saddr { 192.0.2.1 } tcp dport 8080 accept\n"],
+        ["\ntcp dport 8080"],
+    ),
     "WireGuard that this run comes through": (
         {"machine_found": {**FOUND, **WIREGUARD}},
         [
-            "This run reaches box3 through its WireGuard wg0",
+            "through its WireGuard wg0",
             "(51820/udp). Name its port in machine_open_ports: {port: 51820, protocol: udp}.",
         ],
         [],
     ),
     "WireGuard of which the port is named for TCP": (
         {"machine_found": {**FOUND, **WIREGUARD}, "machine_open_ports": [{"port": 51820}]},
-        ["This run reaches box4 through its WireGuard wg0"],
+        ["through its WireGuard wg0"],
         [],
     ),
     "WireGuard that does not say which port is its own": (

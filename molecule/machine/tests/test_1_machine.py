@@ -159,6 +159,12 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {"machine_open_ports": [{"port": 8443, "from": ["300.1.1.1"]}]},
         "who may come from is an address or a network",
     ),
+    "nobody who may come": (
+        "true",
+        "true",
+        {"machine_open_ports": [{"port": 8443}, {"port": 8444, "from": []}]},
+        "machine_open_ports opens 8444/tcp and names nobody who may come",
+    ),
     "a network that is none": (
         "true",
         "true",
