@@ -22,6 +22,7 @@ FACTS = {
 }
 # What machine_info says of a machine that Ansible reaches by SSH.
 FOUND: dict[str, Any] = {"ssh_port": 22, "listening": [22], "listening_udp": []}
+LOCAL = {"listening": [22, 2222], "listening_udp": []}
 
 
 def told(place: Path, given: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -116,6 +117,36 @@ GIVEN: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
         {"machine_open_ports": [{"port": 8080, "from": ["192.0.2.7"]}], "proxy_bind": "192.0.2.1"},
         ["\nip saddr { 192.0.2.7 } tcp dport 8080 accept\n"],
         ["\ntcp dport 8080 accept\n"],
+    ),
+    "a run that comes by SSH": (
+        {"machine_found": {**FOUND, "listening": [22, 2222]}, "machine_ssh_ports": [2200]},
+        ["\ntcp dport { 22, 2200 } accept", "\nclosed: 2222"],
+        [],
+    ),
+    "a run on the machine itself": (
+        {"machine_found": {**LOCAL, "ssh_ports": [2222, 2223]}, "machine_ssh_ports": [2200]},
+        ["\ntcp dport { 2200, 2222, 2223 } accept"],
+        [],
+    ),
+    "a machine without SSH": (
+        {"machine_found": {**LOCAL, "ssh_ports": []}},
+        ["\ntcp dport { 22 } accept"],
+        [],
+    ),
+    "a machine without SSH that is to have one": (
+        {"machine_found": {**LOCAL, "ssh_ports": []}, "machine_ssh_ports": [2200]},
+        ["\ntcp dport { 2200 } accept"],
+        [],
+    ),
+    "SSH that does not say its port": (
+        {"machine_found": {**LOCAL, "ssh_ports": None}},
+        ["has an SSH, this run did not come by it, and it does not say which port it has"],
+        [],
+    ),
+    "SSH that does not say its port, which is named": (
+        {"machine_found": {**LOCAL, "ssh_ports": None}, "machine_ssh_ports": [2200]},
+        ["\ntcp dport { 2200 } accept"],
+        [],
     ),
     "a group that has no hosts": (
         {"machine_open_ports": [{"port": 9300}, {"port": 8080, "protocol": "udp", "from": []}]},

@@ -15,6 +15,7 @@ from machines import AUTHORITY, BENCH, MACHINES, NEW, OLD, addresses, applied, c
 
 WORST_EXPOSURE = 2.0
 UNITS = ("claw-firewall.service", "claw-firewall-trial.service")
+COLLECTION = ROOT / "collections" / "ansible_collections" / "claw" / "fleet"
 LOCK = "/var/lib/dpkg/lock-frontend"
 
 
@@ -241,6 +242,26 @@ def test_a_machine_behind_another_is_reached(tmp_path: Path) -> None:
     assert '"ssh_port": 22' in told
     came = sh(NEW, "journalctl -u ssh --no-pager | grep Accepted | tail -1")
     assert addresses(OLD)["IPv4"] in came or addresses(OLD)["IPv6"] in came
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_who_does_not_come_by_ssh_knows_its_ports(machine: str) -> None:
+    """As a run on the machine itself does not."""
+    other = "/etc/ssh/sshd_config.d/test-port.conf"
+    ask = (
+        COLLECTION / "plugins/module_utils/_machine.py"
+    ).read_text() + "\nprint(ssh_connection(), ssh_ports())\n"
+
+    def told() -> str:
+        return docker("exec", "--interactive", BENCH.container(machine), "python3", "-", stdin=ask)
+
+    assert told() == "None [22]"
+    again = "systemctl restart ssh; sleep 1"
+    with wrong(machine, f"printf 'Port 22\\nPort 2222\\n' > {other}; {again}", f"rm {other}; {again}"):
+        assert told() == "None [22, 2222]"
+    # The older one says it only where it could start, for which systemd makes it a directory.
+    with wrong(machine, "systemctl stop ssh; mkdir -p /run/sshd", "systemctl start ssh"):
+        assert told() == "None [22]"
 
 
 def test_who_waits_for_packets_of_udp_is_told_though_no_process_has_the_port(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -37,6 +38,8 @@ _TIMEKEEPERS = (
 _CAP_SYS_TIME = 25
 NOBODY: dict[str, Any] = {"path": "", "pid": 0, "command": ""}
 """Who holds a lock that is free."""
+_SSHD = "/usr/sbin/sshd"
+_SSH_LISTENS = re.compile(r"sshd: .*\[listener\]")
 _LISTENS = "0A"
 _UNCONNECTED = "07"
 # Answers to a client of DHCP, which come in whatever is named.
@@ -173,6 +176,30 @@ def ssh_connection() -> tuple[str, str, int] | None:
     return None
 
 
+def ssh_ports() -> list[int] | None:
+    """TCP ports by which others come to the machine's SSH; none where there is no SSH, None where it does not say."""
+    # One that serves somebody has what they forward too, and does not call itself a listener.
+    servers = [place for place in _processes() if _SSH_LISTENS.match(_command(int(place.name)))]
+    held = {inode for place in servers for inode in _held_by(place)}
+    of_systemd = set(
+        re.findall(r":(\d+) \(Stream\)", _said("systemctl", "show", "--property=Listen", "ssh.socket"))
+    )
+    found = {
+        port
+        for port, inode in _sockets(("tcp", "tcp6"), _LISTENS)
+        if inode in held or str(port) in of_systemd
+    }
+    if not found and Path(_SSHD).exists():
+        # It is stopped, or others do not reach it: then it is by its settings. Without -G, which Debian 12 has not, it says
+        # them only where it could start.
+        told = _said(_SSHD, "-G") or _said(_SSHD, "-T")
+        found = {
+            int(port) for port in re.findall(r"^(?:port |listenaddress \S+:)(\d+)\b", told, re.MULTILINE)
+        }
+        return sorted(found) or None
+    return sorted(found)
+
+
 def wireguard(client: str, server: str) -> dict[str, Any] | None:
     """The WireGuard interface by which a client is answered, or None, and the UDP ports of which one is its own."""
     told = _said("ip", "-json", "route", "get", client, "from", server)
@@ -232,7 +259,11 @@ def _sockets(names: Iterable[str], wanted: str) -> Iterator[tuple[int, str]]:
 
 def _held() -> set[str]:
     """Inodes of the sockets that processes have."""
-    return {inode for place in _PROC.iterdir() if place.name.isdecimal() for inode in _held_by(place)}
+    return {inode for place in _processes() for inode in _held_by(place)}
+
+
+def _processes() -> list[Path]:
+    return [place for place in _PROC.iterdir() if place.name.isdecimal()]
 
 
 def _held_by(process: Path) -> Iterator[str]:

@@ -110,6 +110,14 @@ ssh_port:
   description: The machine's own port of the SSH connection that this module came by.
   returned: when it came by SSH
   type: int
+ssh_ports:
+  description:
+    - TCP ports by which others come to the machine's SSH, those it listens on or, where it is stopped, those of its settings.
+      None of them where there is no C(sshd), and null where there is one and it does not say.
+  returned: when it did not come by SSH
+  type: list
+  elements: int
+  sample: [2222]
 ssh_wireguard:
   description:
     - The WireGuard interface that this module came by, and the UDP port that WireGuard is reached at. They are all that the
@@ -167,6 +175,8 @@ def find(params: dict[str, Any], now: float) -> dict[str, Any]:
         client, server, found["ssh_port"] = came
         if tunnel := machine.wireguard(client, server):
             found["ssh_wireguard"] = tunnel
+    else:
+        found["ssh_ports"] = machine.ssh_ports()
     return found
 
 

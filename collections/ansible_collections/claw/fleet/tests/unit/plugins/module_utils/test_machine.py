@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -116,16 +117,21 @@ UDP = (
 UDP6 = ((546, "000080FE000000000000000000000000", "07", 8), (1194, "0" * 32, "07", 9))
 
 
+def write_sockets(place: Path, name: str, sockets: Iterable[tuple[int, str, str, int]]) -> None:
+    """As the kernel does."""
+    lines = [
+        f" 1: {address}:{port:04X} {'0' * len(address)}:0000 {state} 00000000:00000000 00:00000000 00000000 0 0 {inode} 2 0 0"
+        for port, address, state, inode in sockets
+    ]
+    (place / "net" / name).write_text("\n".join(["  sl  local_address ...", *lines, ""]))
+
+
 @pytest.fixture
 def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a kernel would say, of sockets of which one process has all but those that end in 1 or in 7."""
     (tmp_path / "net").mkdir()
     for name, sockets in (("udp", UDP), ("udp6", UDP6)):
-        lines = [
-            f" 1: {address}:{port:04X} {'0' * len(address)}:0000 {state} 00000000:00000000 00:00000000 00000000 0 0 {inode} 2 0 0"
-            for port, address, state, inode in sockets
-        ]
-        (tmp_path / "net" / name).write_text("\n".join(["  sl  local_address ...", *lines, ""]))
+        write_sockets(tmp_path, name, sockets)
     (tmp_path / "sys" / "net" / "ipv4").mkdir(parents=True)
     (tmp_path / "sys" / "net" / "ipv4" / "ip_local_port_range").write_text("32768\t60999\n")
     (tmp_path / "4711" / "fd").mkdir(parents=True)
@@ -187,3 +193,52 @@ def test_a_connection_that_comes_through_wireguard(
 def test_nobody_comes_through_wireguard_where_there_is_none() -> None:
     assert machine.wireguard("127.0.0.1", "127.0.0.1") is None
     assert machine.wireguard("fe80::1%lo", "fe80::2%lo") is None
+
+
+# Port, address, state, inode.
+TCP = (
+    (2222, "00000000", "0A", 11),
+    (8022, "00000000", "0A", 12),
+    (6010, "0100007F", "0A", 13),
+    (22, "00000000", "01", 11),
+    (80, "00000000", "0A", 14),
+)
+SETTINGS = "port 22\naddressfamily any\nlistenaddress [::]:2200\nlistenaddress 0.0.0.0:2200\nloglevel INFO\n"
+
+
+@pytest.mark.parametrize(
+    ("running", "socket_unit", "settings", "ports"),
+    [
+        # What somebody forwards is no port of SSH itself.
+        (
+            ("sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups", "sshd: anna@pts/0"),
+            "",
+            SETTINGS,
+            [2222],
+        ),
+        ((), "Listen=[::]:8022 (Stream)\n", SETTINGS, [8022]),
+        ((), "Listen=[::]:9022 (Stream)\n", SETTINGS, [22, 2200]),
+        ((), "", "", None),
+        ((), "", None, []),
+    ],
+)
+def test_the_ports_of_ssh_where_nobody_came_by_one(
+    proc: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    running: tuple[str, ...],
+    socket_unit: str,
+    settings: str | None,
+    ports: list[int] | None,
+) -> None:
+    write_sockets(proc, "tcp", TCP)
+    for number, command in enumerate(running):
+        (proc / f"{number + 20}" / "fd").mkdir(parents=True)
+        (proc / f"{number + 20}" / "fd" / "3").symlink_to(f"socket:[{number + 11}]")
+        (proc / f"{number + 20}" / "cmdline").write_bytes(command.encode() + b"\0" * 40)
+    monkeypatch.setattr(machine, "_SSHD", str(proc / "sshd"))
+    if settings is not None:
+        (proc / "sshd").touch()
+    for knows in ("-G", "-T"):
+        said = {"show": socket_unit, knows: settings or ""}
+        monkeypatch.setattr(machine, "_said", lambda *command, said=said: said.get(command[1], ""))
+        assert machine.ssh_ports() == ports
