@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -51,6 +52,29 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a name with a blank": ({"environment": {"A B": "c"}}, "gateway_environment has A B."),
     "a value of two lines": ({"environment": {"A": "b\nc"}}, "gateway_environment has A."),
+    # Behind one address there are two machines, and each may have that port.
+    "a port that another gateway of the machine has": (
+        {"host": {"ansible_host": "nat", "ansible_port": 2201, "gateway_port": 20011, "gateway_name": "a"}},
+        "gateway_port 20011 cannot be used on nat: the inventory gives it to host12 too.",
+    ),
+    "a port that the one before has": (
+        {
+            "host": {
+                "ansible_host": "nat",
+                "ansible_port": "2201",
+                "gateway_port": "20011",
+                "gateway_name": "b",
+            }
+        },
+        "gateway_port 20011 cannot be used on nat: the inventory gives it to host11 too.",
+    ),
+    "a port that a gateway of another machine has": (
+        {
+            "host": {"ansible_host": "nat", "ansible_port": 2202, "gateway_port": 20011, "gateway_name": "c"},
+            "environment": {"HOME": "/"},
+        },
+        "gateway_environment has HOME.",
+    ),
 }
 
 
@@ -76,10 +100,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     described = {
         hosts[what]: {
             "ansible_host": "box",
+            "ansible_python_interpreter": sys.executable,
             "machine": {**MACHINE, **given.get("machine", {})},
             "gateway_providers": {"x": {**PROVIDER, **given.get("provider", {})}},
             "gateway_model": "x/m",
             "gateway_environment": given.get("environment", {}),
+            **given.get("host", {}),
         }
         for what, (given, _) in WRONG.items()
     }

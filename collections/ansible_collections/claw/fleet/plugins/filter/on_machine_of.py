@@ -16,7 +16,10 @@ author:
   - claw.fleet contributors (@claw-fleet)
 description:
   - A host of the inventory is a gateway, and a machine can have several. They are on one machine if they are reached at one
-    address, which is C(ansible_host), or without it the host's own name.
+    address and one port. The address is C(ansible_host), or without it the host's own name; the port is C(ansible_port), or
+    without it 22. So machines behind one address, each with a port of its own, are several.
+  - Where that does not tell, as for a machine that is reached in two ways, the variable C(machine_id) of a host does. Hosts that
+    have one are on one machine if it is the same, wherever they are reached, and never on the machine of a host that has none.
   - What is once on a machine is done by the first of them.
 positional: host, hostvars
 options:
@@ -53,9 +56,18 @@ _value:
 
 
 def on_machine_of(hosts: Iterable[str], host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Those of the hosts that are reached where the host is."""
-    address = hostvars[host].get("ansible_host", host)
-    return [other for other in hosts if hostvars[other].get("ansible_host", other) == address]
+    """Those of the hosts that are reached where the host is, or that name the machine as it does."""
+    here = _machine(host, hostvars[host])
+    return [other for other in hosts if _machine(other, hostvars[other]) == here]
+
+
+def _machine(host: str, variables: Mapping[str, Any]) -> tuple[str, ...]:
+    named = variables.get("machine_id")
+    if named not in (None, ""):
+        return (str(named),)
+    # Text or a number, as variables of inventories and of command lines are.
+    port = variables.get("ansible_port") or variables.get("ansible_ssh_port") or 22
+    return (str(variables.get("ansible_host") or host), str(port))
 
 
 class FilterModule:
