@@ -163,6 +163,16 @@ GIVEN: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
         ["\nip saddr { 192.0.2.1 } tcp dport 8080 accept\n"],
         ["\ntcp dport 8080"],
     ),
+    "certificates of one name": (
+        {"machine_ca_certificates": ["CA/a/ours.crt", "CA/b/ours.pem", "CA/b/other.crt"]},
+        ["machine_ca_certificates has more than one that would become claw-ours.crt"],
+        [],
+    ),
+    "certificates of two names": (
+        {"machine_ca_certificates": ["CA/a/ours.crt", "CA/b/other.crt"]},
+        ["\nclosed: "],
+        [],
+    ),
     "WireGuard that this run comes through": (
         {"machine_found": {**FOUND, **WIREGUARD}},
         [
@@ -195,7 +205,11 @@ GIVEN: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
 @pytest.fixture(scope="module")
 def came(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Of each."""
-    return told(tmp_path_factory.mktemp("machine"), {what: given for what, (given, _, _) in GIVEN.items()})
+    place = tmp_path_factory.mktemp("machine")
+    for name in ("a/ours.crt", "b/ours.pem", "b/other.crt"):
+        (place / "CA" / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / "CA" / name).write_text("-----BEGIN CERTIFICATE-----\n")
+    return told(place, {what: given for what, (given, _, _) in GIVEN.items()})
 
 
 @pytest.mark.parametrize("what", GIVEN)

@@ -11,7 +11,20 @@ from typing import Any
 
 import pytest
 from clawbench.shell import ROOT, docker, run
-from machines import AUTHORITY, BENCH, MACHINES, NEW, OLD, addresses, applied, chapter, play, sh, write
+from machines import (
+    AUTHORITY,
+    BENCH,
+    MACHINES,
+    NEW,
+    OLD,
+    SCENARIO,
+    addresses,
+    applied,
+    chapter,
+    play,
+    sh,
+    write,
+)
 
 WORST_EXPOSURE = 2.0
 UNITS = ("claw-firewall.service", "claw-firewall-trial.service")
@@ -159,6 +172,12 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], str]] = {
         "true",
         {"machine_open_ports": [{"port": 8443, "from": ["300.1.1.1"]}]},
         "who may come from is an address or a network",
+    ),
+    "two certificates of one name": (
+        "true",
+        "true",
+        {"machine_ca_certificates": [str(SCENARIO / "authority.crt")] * 2},
+        "machine_ca_certificates has more than one that would become claw-authority.crt",
     ),
     "nobody who may come": (
         "true",
