@@ -264,6 +264,20 @@ def test_a_tunnel_that_is_starting_does_not_pass_for_one_that_runs(machine: Any)
     known_everywhere(machine, 120)
 
 
+@needs_time
+def test_a_gateway_that_moved_to_another_machine_is_watched_there_alone(machine: Any) -> None:
+    """By both watchers the app would be told otherwise, again and again."""
+    moved = "/etc/claw-tunnel/gateways.d/gw-moved.json"
+    machine.check_output('printf \'{"hostname": ""}\' >%s', moved)
+    place = STATE / "moved.json"
+    place.write_text(json.dumps({"all": {"hosts": {"gw-moved": {"ansible_host": "192.0.2.1"}}}}))
+    for words, changed in ((("--check",), True), ((), True), ((), False)):
+        told = role({}, "--inventory", str(place), *words)
+        assert told.returncode == 0 and (changes(told.stdout) != {"0"}) is changed, told.stdout
+        assert machine.file(moved).exists is ("--check" in words)
+    known_everywhere(machine)
+
+
 @needs_stand_in
 @pytest.mark.parametrize("shared", ["tunnel_id", "tunnel_hostname"])
 def test_a_tunnel_of_another_machine_is_refused(machine: Any, shared: str) -> None:
