@@ -26,8 +26,10 @@ READ_BY_GROUP = 0o640
 def main(config_dir: Path, place: Path, group: str) -> None:
     """Entry point."""
     owner = Owner(0, grp.getgrnam(group).gr_gid)
-    place.mkdir(mode=0o750, exist_ok=True)
+    place.mkdir(mode=0o700, exist_ok=True)
     os.chown(place, *owner)
+    # Whatever the unit's umask takes away.
+    place.chmod(0o750)
     tokens = {}
     for known in sorted((config_dir / "gateways.d").glob("*.json")):
         state = STATES / known.stem
