@@ -317,9 +317,9 @@ class Fleet:
         assert len(found) > 5 and all(len(value) > 5 for value in found.values()), found.keys()
         return found
 
-    def seen(self, text: str) -> list[str]:
-        """Which secrets stand in a text."""
-        return [where for where, value in self.secrets().items() if value in text]
+    def seen(self, text: str, secrets: dict[str, str] | None = None) -> list[str]:
+        """Which secrets stand in a text: those of now, or of another time."""
+        return [where for where, value in (secrets or self.secrets()).items() if value in text]
 
     # Turns
 

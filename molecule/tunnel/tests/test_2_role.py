@@ -226,14 +226,14 @@ def test_a_tunnel_of_ones_own(machine: Any, rows: dict[str, dict[str, Any]]) -> 
         assert told.returncode != 0 and "gw-b of" in said and "would be cut off" in said, told.stdout
         assert changes(said) == {"0"}
         assert role(elsewhere).returncode == 0
-        assert [_through(machine, "gw-a", path) for path in GATEWAYS] == [401, 404]
+        assert [_through(machine, "gw-a", path) for path in GATEWAYS] == [400, 404]
     finally:
         assert role({}).returncode == 0
     known_everywhere(machine, 60)
 
 
 def _through(machine: Any, name: str, gateway: str) -> int:
-    """What is said at a gateway's path to whoever has no token, by the name of a tunnel of one's own."""
+    """What is said at a gateway's path to whoever names no agent, by the name of a tunnel of one's own."""
     code = (
         "import ssl, sys, urllib.error, urllib.request\n"
         "context = ssl.create_default_context(cafile='/etc/claw-tunnel/ca.pem')\n"
