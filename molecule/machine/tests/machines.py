@@ -146,7 +146,8 @@ def play(
     env = {
         **os.environ,
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_NOCOLOR": "1",
+        # Each line would have its own, amid what is looked for.
+        "ANSIBLE_FORCE_COLOR": "false",
         **(environment or {}),
     }
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"

@@ -285,15 +285,19 @@ def test_who_does_not_come_by_ssh_knows_its_ports(machine: str) -> None:
 
 def test_who_waits_for_packets_of_udp_is_told_though_no_process_has_the_port(tmp_path: Path) -> None:
     """As WireGuard's port is; the bench's kernel may have none, and a VXLAN's is of the same kind."""
-    made = "ip link add vx0 type vxlan id 7 dstport 51821; ip link set vx0 up"
-    with wrong(NEW, made, "ip link delete vx0"):
+    made = "ip link add vx0 type vxlan id 7 dstport 51821"
+    if not sh(NEW, f"{made} && ip link delete vx0 && echo known || true"):
+        pytest.skip("the kernel of this machine has no VXLAN")
+    with wrong(NEW, f"{made} && ip link set vx0 up", "ip link delete vx0"):
         words = [NEW, "-i", f"{NEW},", "-b", "-m", "claw.fleet.machine_info", "-o"]
         common = {
             "ansible_ssh_common_args": f"-F {BENCH.ssh_config}",
             "ansible_control_path_dir": str(tmp_path / "cp"),
         }
         told = run(["ansible", *words, "-e", json.dumps(common)]).stdout
-    assert 51821 in json.loads(told.partition("=> ")[2])["listening_udp"]
+    # Behind it may be the end of a colour.
+    answer, _end = json.JSONDecoder().raw_decode(told.partition("=> ")[2])
+    assert 51821 in answer["listening_udp"]
 
 
 _PROXY = """
