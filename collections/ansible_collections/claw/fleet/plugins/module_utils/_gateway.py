@@ -154,15 +154,10 @@ class Gateway:
         """Refuse to make anew what may only be out of sight: there would be two of each agent's memory then."""
         if self.state_is_gone:
             raise GatewayError(
-                f"What gateway {self.name} knows is not in {self.state_dir}, so nothing was changed. {self.way_to_state()}"
+                f"What gateway {self.name} knows is not in {self.state_dir}, so nothing was changed. If it is on a volume of its own, "
+                f"mount that and start {self.unit}; if it is lost, restore a backup. If there is none, remove {self.config_dir}/{APPLIED} "
+                "and run the playbooks site and provision_coach, which make all of it anew."
             )
-
-    def way_to_state(self) -> str:
-        """What is to be done where `state_is_gone`."""
-        return (
-            f"If it is on a volume of its own, mount that and start {self.unit}; if it is lost, restore a backup. If there is none, "
-            f"remove {self.config_dir}/{APPLIED} and run the playbooks site and provision_coach, which make all of it anew."
-        )
 
     def environment(self) -> dict[str, str]:
         """The environment of the gateway's process and of its command line."""
