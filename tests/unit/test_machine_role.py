@@ -9,17 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.claw.fleet.tests.unit.plugins.cli import COLLECTIONS, Ansible
+from ansible_collections.claw.fleet.tests.unit.plugins.cli import COLLECTIONS, DEBIAN, Ansible, play
 
 TEMPLATE = COLLECTIONS / "ansible_collections/claw/fleet/roles/machine/templates/firewall.nft.j2"
-FACTS = {
-    "distribution": "Debian",
-    "distribution_version": "12",
-    "distribution_major_version": "12",
-    "architecture": "x86_64",
-    "service_mgr": "systemd",
-    "python_version": "3.11.2",
-}
 # What machine_info says of a machine that Ansible reaches by SSH.
 FOUND: dict[str, Any] = {"ssh_port": 22, "listening": [22], "listening_udp": []}
 LOCAL = {"listening": [22, 2222], "listening_udp": []}
@@ -42,26 +34,12 @@ def told(place: Path, given: dict[str, dict[str, Any]]) -> dict[str, str]:
     rules = "{{ lookup('ansible.builtin.template', '" + str(TEMPLATE) + "') }}"
     content = "{{ {'closed': machine_closed, 'rules': rules.splitlines()} | to_json }}"
     write = {"dest": f"{place}/{{{{ inventory_hostname }}}}.json", "content": content}
-    plays = [
-        {
-            "hosts": "all",
-            "connection": "local",
-            "gather_facts": False,
-            "tasks": [
-                {
-                    "ansible.builtin.set_fact": {name: "{{ facts." + name + " }}" for name in FACTS}
-                    | {"cacheable": True}
-                },
-                *chapters,
-                {"ansible.builtin.copy": write, "vars": {"rules": rules}},
-            ],
-        }
-    ]
+    plays = [play(*chapters, {"ansible.builtin.copy": write, "vars": {"rules": rules}})]
     described = {
         name: {
             "ansible_host": "box" + name[4:],
             "ansible_python_interpreter": sys.executable,
-            "facts": FACTS,
+            "facts": DEBIAN,
             "machine_found": FOUND,
             **given[what],
         }

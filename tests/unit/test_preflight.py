@@ -7,18 +7,10 @@ import sys
 from typing import Any
 
 import pytest
-from ansible_collections.claw.fleet.tests.unit.plugins.cli import Ansible
+from ansible_collections.claw.fleet.tests.unit.plugins.cli import DEBIAN, Ansible, play
 
 KEY = "sk-never-to-be-seen"
 PROVIDER = {"api": "openai-completions", "base_url": "https://m.example.com", "api_key": KEY, "models": ["m"]}
-MACHINE = {
-    "distribution": "Debian",
-    "distribution_version": "12",
-    "distribution_major_version": "12",
-    "architecture": "x86_64",
-    "service_mgr": "systemd",
-    "python_version": "3.11.2",
-}
 
 
 # What is given, and what is said of it.
@@ -84,24 +76,13 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     ansible = Ansible(tmp_path_factory.mktemp("preflight"))
     hosts = {what: f"host{number}" for number, what in enumerate(WRONG)}
     plays = [
-        {
-            "hosts": "all",
-            "connection": "local",
-            "gather_facts": False,
-            "tasks": [
-                {
-                    "ansible.builtin.set_fact": {name: "{{ machine." + name + " }}" for name in MACHINE}
-                    | {"cacheable": True}
-                },
-                {"ansible.builtin.include_role": {"name": "claw.fleet.gateway", "tasks_from": "preflight"}},
-            ],
-        }
+        play({"ansible.builtin.include_role": {"name": "claw.fleet.gateway", "tasks_from": "preflight"}})
     ]
     described = {
         hosts[what]: {
             "ansible_host": "box",
             "ansible_python_interpreter": sys.executable,
-            "machine": {**MACHINE, **given.get("machine", {})},
+            "facts": {**DEBIAN, **given.get("machine", {})},
             "gateway_providers": {"x": {**PROVIDER, **given.get("provider", {})}},
             "gateway_model": "x/m",
             "gateway_environment": given.get("environment", {}),

@@ -13,6 +13,15 @@ from pathlib import Path
 from typing import Any
 
 COLLECTIONS = Path(__file__).resolve().parents[6]
+DEBIAN = {
+    "distribution": "Debian",
+    "distribution_version": "12",
+    "distribution_major_version": "12",
+    "architecture": "x86_64",
+    "service_mgr": "systemd",
+    "python_version": "3.11.2",
+}
+"""What Ansible knows of a machine that can carry a gateway."""
 
 
 class Ansible:
@@ -63,3 +72,14 @@ class Ansible:
 
 def _unwrapped(found: dict[str, Any]) -> Any:
     return found["__ansible_unsafe"] if set(found) == {"__ansible_unsafe"} else found
+
+
+def play(*tasks: dict[str, Any]) -> dict[str, Any]:
+    """A play on hosts that are what their variable ``facts`` says, with the names of `DEBIAN`; nobody is reached."""
+    known = {name: "{{ facts." + name + " }}" for name in DEBIAN}
+    return {
+        "hosts": "all",
+        "connection": "local",
+        "gather_facts": False,
+        "tasks": [{"ansible.builtin.set_fact": {**known, "cacheable": True}}, *tasks],
+    }
